@@ -1,0 +1,9 @@
+//! The authorisation rules on hostile events.
+
+#![no_main]
+
+#[allow(dead_code, reason = "each target uses one")]
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::authorisation(bytes));
