@@ -1,0 +1,40 @@
+//! The typed layout of the index: which keys there are and what stands behind them.
+//!
+//! One tree, one byte of prefix per keyspace. Numbers in keys are big-endian, so that a scan is in
+//! numeric order. Values start with a version byte and are encoded with `postcard`.
+//!
+//! | keyspace | key | value |
+//! |---|---|---|
+//! | [`keys::EVENT`] | event number | [`EventMeta`], body: the PDU |
+//! | [`keys::EVENT_ID`] | event id | event number |
+//! | [`keys::TIMELINE`] | room, position | [`TimelineEntry`]: arrival order |
+//! | [`keys::GRAPH`] | room, depth, position | event number: graph order |
+//! | [`keys::NODE`] | node id | a node of the state map |
+//! | [`keys::STATE_KEY`], [`keys::STATE_KEY_NAME`] | type and state key, or its number | the other |
+//! | [`keys::ROOM_ID`], [`keys::ROOM`] | room id, or its number | number, or [`RoomHead`] |
+//! | [`keys::MEMBERSHIP`] | user, room | [`MembershipEntry`] |
+//! | [`keys::FORGOTTEN`] | user, room | position of the membership that was forgotten |
+//! | [`keys::SERVER_IN_ROOM`] | room, server | how many of its users are joined |
+//! | [`keys::TRANSACTION`] | hash of device, endpoint and txn id | [`TransactionEntry`] |
+//! | [`keys::USER`], [`keys::DEVICE`], [`keys::TOKEN`] | user; user, device; hash of a token | [`User`], [`Device`], [`TokenEntry`] |
+//! | [`keys::PROFILE_SPREAD`] | user | position of the change that has to go into the user's rooms |
+//! | [`keys::ACCOUNT_DATA`], [`keys::ACCOUNT_FEED`] | user, room, type; user, position | [`AccountDataEntry`] with body; which one changed |
+//! | [`keys::RECEIPT`], [`keys::RECEIPT_FEED`] | room, user, type, thread; room, position | position; [`ReceiptEntry`] |
+//! | [`keys::FILTER`] | user, filter id | the filter, as JSON |
+//! | [`keys::ALIAS`], [`keys::ALIAS_OF_ROOM`] | room alias; room, alias | [`AliasEntry`]; nothing |
+//! | [`keys::PUBLISHED`] | room | nothing: the room is in the published directory |
+//! | [`keys::SETTING`] | name | server-wide values such as the signing key |
+
+pub mod accounts;
+mod codec;
+pub mod keys;
+pub mod rooms;
+
+pub use accounts::{
+    AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, TokenEntry, TransactionEntry, User,
+};
+pub use codec::Stored;
+pub use rooms::{
+    AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, StoredEvent,
+    TimelineEntry,
+};

@@ -1,0 +1,99 @@
+//! Accounts, devices, tokens, account data and receipts in the index.
+
+use parlour_event::{RoomNum, StreamPos};
+use serde::{Deserialize, Serialize};
+
+use super::codec::Stored;
+
+/// An account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Argon2id in PHC string format; `None` if the account has no password.
+    pub password_hash: Option<String>,
+    /// Creation, milliseconds since the epoch.
+    pub created_ts: u64,
+    /// Whether the user may use the admin API.
+    pub admin: bool,
+    /// Whether the account is gone for good.
+    pub deactivated: bool,
+    /// Display name.
+    pub display_name: Option<String>,
+    /// Avatar, an `mxc:` URI.
+    pub avatar_url: Option<String>,
+    /// Further profile fields: name and JSON text.
+    pub profile: Vec<(String, String)>,
+}
+
+impl Stored for User {}
+
+/// A device of a user: one login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Name for people.
+    pub display_name: Option<String>,
+    /// Hashes of the access tokens that are valid for it.
+    pub tokens: Vec<[u8; 32]>,
+    /// Creation, milliseconds since the epoch.
+    pub created_ts: u64,
+}
+
+impl Stored for Device {}
+
+/// Whose an access token is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenEntry {
+    /// The user.
+    pub user: String,
+    /// The device.
+    pub device: String,
+}
+
+impl Stored for TokenEntry {}
+
+/// The answer that a client transaction got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionEntry {
+    /// The event that the transaction made, or whatever else its answer was made of.
+    pub result: String,
+    /// When, milliseconds since the epoch; old ones may be dropped.
+    pub ts: u64,
+}
+
+impl Stored for TransactionEntry {}
+
+/// A piece of account data; the content is the entry's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountDataEntry {
+    /// When it was last changed.
+    pub pos: StreamPos,
+}
+
+impl Stored for AccountDataEntry {}
+
+/// Which piece of account data changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountFeedEntry {
+    /// The room; 0 for global account data.
+    pub room: RoomNum,
+    /// The `type`.
+    pub data_type: String,
+}
+
+impl Stored for AccountFeedEntry {}
+
+/// A receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptEntry {
+    /// The reader.
+    pub user: String,
+    /// `m.read` or `m.read.private`.
+    pub receipt_type: String,
+    /// The thread: empty for an unthreaded receipt, else `main` or the root's event id.
+    pub thread: String,
+    /// The event that was read.
+    pub event_id: String,
+    /// When, milliseconds since the epoch.
+    pub ts: u64,
+}
+
+impl Stored for ReceiptEntry {}

@@ -1,0 +1,352 @@
+//! The keys of the index.
+
+use bytes::Bytes;
+use parlour_event::{EventNum, RoomNum, StateKeyNum, StreamPos, state::NodeId};
+
+macro_rules! keyspaces {
+    ($($(#[$doc:meta])* $name:ident = $byte:literal;)*) => {
+        $($(#[$doc])* pub const $name: u8 = $byte;)*
+        const NAMES: &[(u8, &str)] = &[$(($byte, stringify!($name))),*];
+    };
+}
+
+keyspaces! {
+    /// Events by number.
+    EVENT = b'E';
+    /// Event ids.
+    EVENT_ID = b'I';
+    /// A room's events in the order of arrival.
+    TIMELINE = b'T';
+    /// A room's events in the order of the graph.
+    GRAPH = b'G';
+    /// Nodes of the state map.
+    NODE = b'N';
+    /// Numbers of `(type, state_key)` pairs.
+    STATE_KEY = b'K';
+    /// `(type, state_key)` pairs by number.
+    STATE_KEY_NAME = b'k';
+    /// Numbers of rooms.
+    ROOM_ID = b'R';
+    /// Rooms by number.
+    ROOM = b'H';
+    /// Which rooms a user is or was in.
+    MEMBERSHIP = b'M';
+    /// Which rooms a user has forgotten.
+    FORGOTTEN = b'f';
+    /// How many joined members a server has in a room.
+    SERVER_IN_ROOM = b'S';
+    /// Client transactions.
+    TRANSACTION = b'X';
+    /// Accounts.
+    USER = b'U';
+    /// Users whose new profile has not come into all of their rooms yet.
+    PROFILE_SPREAD = b'u';
+    /// Devices.
+    DEVICE = b'V';
+    /// Access tokens, hashed.
+    TOKEN = b't';
+    /// Account data, global (room 0) and per room.
+    ACCOUNT_DATA = b'A';
+    /// Account data in the order of change.
+    ACCOUNT_FEED = b'a';
+    /// A user's receipts in a room.
+    RECEIPT = b'r';
+    /// A room's receipts in the order of change.
+    RECEIPT_FEED = b'p';
+    /// Stored filters.
+    FILTER = b'F';
+    /// Room aliases of this server.
+    ALIAS = b'L';
+    /// A room's aliases.
+    ALIAS_OF_ROOM = b'l';
+    /// Rooms in the published directory.
+    PUBLISHED = b'P';
+    /// Server-wide values.
+    SETTING = b'Z';
+}
+
+/// Separates strings in a key. It sorts before every other byte, so that a scan of one user's
+/// keys does not meet those of a user with a longer name.
+const SEPARATOR: u8 = 0;
+
+/// Builds a key part by part.
+#[derive(Debug)]
+pub struct KeyBuilder(Vec<u8>);
+
+impl KeyBuilder {
+    /// Starts a key in this keyspace.
+    #[must_use]
+    pub fn new(keyspace: u8) -> Self {
+        let mut key = Vec::with_capacity(64);
+        key.push(keyspace);
+        Self(key)
+    }
+
+    /// Adds a number, big-endian.
+    #[must_use]
+    pub fn number(mut self, number: u64) -> Self {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    /// Adds a string and the separator. A separator within the string would make two keys out of
+    /// one, so it is escaped (`00` becomes `01 02`, `01` becomes `01 03`); order is kept.
+    #[must_use]
+    pub fn text(mut self, text: &str) -> Self {
+        for byte in text.bytes() {
+            match byte {
+                0 => self.0.extend_from_slice(&[1, 2]),
+                1 => self.0.extend_from_slice(&[1, 3]),
+                byte => self.0.push(byte),
+            }
+        }
+        self.0.push(SEPARATOR);
+        self
+    }
+
+    /// Adds bytes as they are; only sensible at the end.
+    #[must_use]
+    pub fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn build(self) -> Bytes {
+        self.0.into()
+    }
+}
+
+/// Reads a key part by part; the counterpart of [`KeyBuilder`].
+#[derive(Debug)]
+pub struct KeyReader<'a>(&'a [u8]);
+
+impl<'a> KeyReader<'a> {
+    /// Starts behind the keyspace byte.
+    #[must_use]
+    pub fn new(key: &'a [u8]) -> Self {
+        Self(key.get(1..).unwrap_or_default())
+    }
+
+    /// The next number, if there is one.
+    pub fn number(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk::<8>()?;
+        self.0 = rest;
+        Some(u64::from_be_bytes(*number))
+    }
+
+    /// The next string, if there is one.
+    pub fn text(&mut self) -> Option<String> {
+        let end = self.0.iter().position(|byte| *byte == SEPARATOR)?;
+        let (escaped, rest) = self.0.split_at(end);
+        self.0 = &rest[1..];
+        let mut bytes = Vec::with_capacity(escaped.len());
+        let mut input = escaped.iter();
+        while let Some(byte) = input.next() {
+            bytes.push(match byte {
+                1 => input.next()?.checked_sub(2)?,
+                byte => *byte,
+            });
+        }
+        String::from_utf8(bytes).ok()
+    }
+}
+
+/// A key as an error message shows it: the keyspace's name and the rest in hexadecimal. Never in
+/// clear text, since keys hold user ids.
+#[must_use]
+pub fn readable(key: &[u8]) -> String {
+    let Some((keyspace, rest)) = key.split_first() else {
+        return "an empty key".to_owned();
+    };
+    let name = NAMES.iter().find(|(byte, _)| byte == keyspace).map_or("?", |(_, name)| name);
+    let hex: String = rest.iter().take(40).map(|byte| format!("{byte:02x}")).collect();
+    format!("{name} {hex}")
+}
+
+/// [`EVENT`]
+#[must_use]
+pub fn event(num: EventNum) -> Bytes {
+    KeyBuilder::new(EVENT).number(num.0).build()
+}
+
+/// [`EVENT_ID`]
+#[must_use]
+pub fn event_id(id: &str) -> Bytes {
+    KeyBuilder::new(EVENT_ID).raw(id.as_bytes()).build()
+}
+
+/// [`TIMELINE`]
+#[must_use]
+pub fn timeline(room: RoomNum, pos: StreamPos) -> Bytes {
+    KeyBuilder::new(TIMELINE).number(room.0).number(pos.0).build()
+}
+
+/// [`GRAPH`]
+#[must_use]
+pub fn graph(room: RoomNum, depth: u64, pos: StreamPos) -> Bytes {
+    KeyBuilder::new(GRAPH).number(room.0).number(depth).number(pos.0).build()
+}
+
+/// [`NODE`]
+#[must_use]
+pub fn node(id: NodeId) -> Bytes {
+    KeyBuilder::new(NODE).raw(&id.to_bytes()).build()
+}
+
+/// [`STATE_KEY`]
+#[must_use]
+pub fn state_key(event_type: &str, state_key: &str) -> Bytes {
+    KeyBuilder::new(STATE_KEY).text(event_type).text(state_key).build()
+}
+
+/// [`STATE_KEY_NAME`]
+#[must_use]
+pub fn state_key_name(num: StateKeyNum) -> Bytes {
+    KeyBuilder::new(STATE_KEY_NAME).number(num.0).build()
+}
+
+/// [`ROOM_ID`]
+#[must_use]
+pub fn room_id(id: &str) -> Bytes {
+    KeyBuilder::new(ROOM_ID).raw(id.as_bytes()).build()
+}
+
+/// [`ROOM`]
+#[must_use]
+pub fn room(num: RoomNum) -> Bytes {
+    KeyBuilder::new(ROOM).number(num.0).build()
+}
+
+/// [`MEMBERSHIP`]
+#[must_use]
+pub fn membership(user: &str, room: RoomNum) -> Bytes {
+    KeyBuilder::new(MEMBERSHIP).text(user).number(room.0).build()
+}
+
+/// [`FORGOTTEN`]
+#[must_use]
+pub fn forgotten(user: &str, room: RoomNum) -> Bytes {
+    KeyBuilder::new(FORGOTTEN).text(user).number(room.0).build()
+}
+
+/// The common start of a user's [`MEMBERSHIP`] keys.
+#[must_use]
+pub fn memberships_of(user: &str) -> Bytes {
+    KeyBuilder::new(MEMBERSHIP).text(user).build()
+}
+
+/// [`SERVER_IN_ROOM`]
+#[must_use]
+pub fn servers_in_room(room: RoomNum) -> Bytes {
+    KeyBuilder::new(SERVER_IN_ROOM).number(room.0).build()
+}
+
+/// [`SERVER_IN_ROOM`]
+#[must_use]
+pub fn server_in_room(room: RoomNum, server: &str) -> Bytes {
+    KeyBuilder::new(SERVER_IN_ROOM).number(room.0).text(server).build()
+}
+
+/// [`TRANSACTION`]
+#[must_use]
+pub fn transaction(hash: &[u8; 16]) -> Bytes {
+    KeyBuilder::new(TRANSACTION).raw(hash).build()
+}
+
+/// [`USER`]
+#[must_use]
+pub fn user(user: &str) -> Bytes {
+    KeyBuilder::new(USER).text(user).build()
+}
+
+/// [`PROFILE_SPREAD`]
+#[must_use]
+pub fn profile_spread(user: &str) -> Bytes {
+    KeyBuilder::new(PROFILE_SPREAD).text(user).build()
+}
+
+/// [`DEVICE`]
+#[must_use]
+pub fn device(user: &str, device: &str) -> Bytes {
+    KeyBuilder::new(DEVICE).text(user).text(device).build()
+}
+
+/// The common start of a user's [`DEVICE`] keys.
+#[must_use]
+pub fn devices_of(user: &str) -> Bytes {
+    KeyBuilder::new(DEVICE).text(user).build()
+}
+
+/// [`TOKEN`]
+#[must_use]
+pub fn token(hash: &[u8; 32]) -> Bytes {
+    KeyBuilder::new(TOKEN).raw(hash).build()
+}
+
+/// [`ACCOUNT_DATA`]; room 0 is the global account data.
+#[must_use]
+pub fn account_data_in(user: &str, room: RoomNum) -> Bytes {
+    KeyBuilder::new(ACCOUNT_DATA).text(user).number(room.0).build()
+}
+
+/// [`ACCOUNT_DATA`]
+#[must_use]
+pub fn account_data(user: &str, room: RoomNum, data_type: &str) -> Bytes {
+    KeyBuilder::new(ACCOUNT_DATA).text(user).number(room.0).text(data_type).build()
+}
+
+/// [`ACCOUNT_FEED`]
+#[must_use]
+pub fn account_feed(user: &str, pos: StreamPos) -> Bytes {
+    KeyBuilder::new(ACCOUNT_FEED).text(user).number(pos.0).build()
+}
+
+/// [`RECEIPT`]
+#[must_use]
+pub fn receipt(room: RoomNum, user: &str, receipt_type: &str, thread: &str) -> Bytes {
+    KeyBuilder::new(RECEIPT).number(room.0).text(user).text(receipt_type).text(thread).build()
+}
+
+/// [`RECEIPT_FEED`]
+#[must_use]
+pub fn receipt_feed(room: RoomNum, pos: StreamPos) -> Bytes {
+    KeyBuilder::new(RECEIPT_FEED).number(room.0).number(pos.0).build()
+}
+
+/// [`FILTER`]
+#[must_use]
+pub fn filter(user: &str, filter: &str) -> Bytes {
+    KeyBuilder::new(FILTER).text(user).text(filter).build()
+}
+
+/// [`ALIAS`]
+#[must_use]
+pub fn alias(alias: &str) -> Bytes {
+    KeyBuilder::new(ALIAS).raw(alias.as_bytes()).build()
+}
+
+/// [`ALIAS_OF_ROOM`]
+#[must_use]
+pub fn alias_of_room(room: RoomNum, alias: &str) -> Bytes {
+    KeyBuilder::new(ALIAS_OF_ROOM).number(room.0).text(alias).build()
+}
+
+/// The common start of a room's [`ALIAS_OF_ROOM`] keys.
+#[must_use]
+pub fn aliases_of_room(room: RoomNum) -> Bytes {
+    KeyBuilder::new(ALIAS_OF_ROOM).number(room.0).build()
+}
+
+/// [`PUBLISHED`]
+#[must_use]
+pub fn published(room: RoomNum) -> Bytes {
+    KeyBuilder::new(PUBLISHED).number(room.0).build()
+}
+
+/// [`SETTING`]
+#[must_use]
+pub fn setting(name: &str) -> Bytes {
+    KeyBuilder::new(SETTING).text(name).build()
+}
