@@ -1,0 +1,246 @@
+//! The whole engine: every actor, started in the right order.
+
+use std::{path::PathBuf, sync::Arc};
+
+use actix::Actor;
+use parlour_event::{StreamPos, signing::SigningKey};
+use parlour_storage::{Op, Recovery, StorageError, Store, StoreOptions, Writer, schema::keys};
+use ruma::OwnedServerName;
+
+use crate::{
+    changes::Changes,
+    commit::{Announcement, Ops},
+    directory::Directory,
+    env::Env,
+    interner::Interner,
+    metrics::Metrics,
+    nodes::Nodes,
+    notifier::Notifier,
+    persister::{PersistError, Persister},
+    registry::{RoomLimits, Rooms},
+    room::RoomDeps,
+    typing::Typing,
+    users::Users,
+    workers::Workers,
+};
+
+/// How many changes of users' data and the like may wait for the persister.
+const PERSISTER_QUEUE: usize = 8_192;
+
+/// The setting under which the signing key's seed is kept.
+const SIGNING_KEY: &str = "signing_key";
+
+/// What the engine needs to know.
+#[derive(Debug)]
+pub struct EngineOptions {
+    /// The server's name.
+    pub server_name: OwnedServerName,
+    /// Where the data are; `None` for memory only.
+    pub storage: Option<StoreOptions>,
+    /// Bytes for the cache of state map nodes.
+    pub state_cache_bytes: u64,
+    /// Limits of the rooms.
+    pub rooms: RoomLimits,
+    /// Time and randomness.
+    pub env: Env,
+    /// Where measurements go.
+    pub metrics: Arc<dyn Metrics>,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Storage did not open.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The first write failed.
+    #[error(transparent)]
+    Persist(#[from] PersistError),
+    /// The data directory belongs to another server.
+    #[error(
+        "the data in {} belong to the server {found}, not to {wanted}: use another data directory, \
+         or the old server name", .dir.display()
+    )]
+    WrongServer {
+        /// The data directory.
+        dir: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// The configured name.
+        wanted: OwnedServerName,
+    },
+    /// The stored signing key cannot be read.
+    #[error("the signing key in the data directory is not readable")]
+    SigningKey,
+    /// The system gives no threads.
+    #[error("cannot start threads: {0}; check the limits of this user")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// Handles to everything that runs. Each part of the server takes the handles that it needs, not
+/// the whole.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// Reads.
+    pub store: Store,
+    /// Nodes of room states.
+    pub nodes: Nodes,
+    /// Rooms.
+    pub rooms: Rooms,
+    /// Users' data.
+    pub users: Users,
+    /// Room aliases and published rooms.
+    pub directory: Directory,
+    /// Typing notifications.
+    pub typing: Typing,
+    /// Who waits for what.
+    pub notifier: actix::Addr<Notifier>,
+    /// What has changed lately.
+    pub changes: Arc<Changes>,
+    /// The write path.
+    pub persister: Persister,
+    /// The server's signing key.
+    pub key: Arc<SigningKey>,
+}
+
+impl Engine {
+    /// Opens storage and starts all actors. Must be called on a thread with an actix system.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]
+    pub async fn start(options: EngineOptions) -> Result<Self, StartError> {
+        let dir = options.storage.as_ref().map(|storage| storage.dir.clone());
+        let (store, writer) = open(options.storage)?;
+        let changes = Arc::new(Changes::new(store.applied()));
+        let notifier = Notifier::new(store.clone(), options.metrics.clone()).start();
+        let persister = Persister::start(
+            writer,
+            notifier.clone(),
+            changes.clone(),
+            options.metrics.clone(),
+            options.env.clone(),
+            PERSISTER_QUEUE,
+        );
+        check_server_name(&store, &persister, &options.server_name, dir).await?;
+        let key = Arc::new(signing_key(&store, &persister, &options.env).await?);
+        let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
+        let deps = RoomDeps {
+            store: store.clone(),
+            nodes: nodes.clone(),
+            interner: Arc::new(Interner::new(store.clone())?),
+            server_name: options.server_name,
+            key: key.clone(),
+            env: options.env.clone(),
+            metrics: options.metrics,
+        };
+        let resolvers = Workers::start(options.rooms.resolvers)?;
+        let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms);
+        let users = Users::start(store.clone(), options.env.clone(), &persister);
+        users.spread_profiles(rooms.clone());
+        Ok(Self {
+            rooms,
+            directory: Directory::new(store.clone(), users.clone()),
+            users,
+            typing: Typing::start(notifier.clone(), options.env),
+            store,
+            nodes,
+            notifier,
+            changes,
+            persister,
+            key,
+        })
+    }
+
+    /// Makes everything durable that was accepted, and stops all threads.
+    pub async fn stop(&self) {
+        self.rooms.stop();
+        self.users.stop();
+        self.persister.stop().await;
+    }
+}
+
+fn open(options: Option<StoreOptions>) -> Result<(Store, Writer), StorageError> {
+    match options {
+        Some(options) => {
+            Store::open(options).inspect(|(store, _)| tell(store.applied(), store.recovery()))
+        }
+        None => Ok(Store::in_memory()),
+    }
+}
+
+/// Logs what the start found and did: whoever runs the server must be able to see it later.
+fn tell(through: StreamPos, recovery: &Recovery) {
+    let Recovery { torn_bytes, replayed, rebuilt, index_was_ahead } = recovery;
+    if let Some(known) = index_was_ahead {
+        tracing::error!(
+            known = known.0,
+            through = through.0,
+            lost = known.0.saturating_sub(through.0),
+            "the event log has lost commits that the index knew of: it was replaced by an older \
+             copy, or the disk has lost what it had acknowledged"
+        );
+    }
+    if let Some(torn_bytes) = torn_bytes {
+        tracing::warn!(
+            torn_bytes,
+            "cut off the end of the event log, which was being written at the last stop; nothing \
+             of it was acknowledged"
+        );
+    }
+    if let Some(why) = rebuilt {
+        tracing::warn!(why, replayed, "the index was rebuilt from the event log");
+    } else if *replayed > 0 {
+        tracing::info!(replayed, "the index was brought up to the event log");
+    }
+    tracing::debug!(through = through.0, "storage is open");
+}
+
+async fn check_server_name(
+    store: &Store,
+    persister: &Persister,
+    wanted: &OwnedServerName,
+    dir: Option<PathBuf>,
+) -> Result<(), StartError> {
+    let found = setting(store, persister, "server_name", || wanted.as_bytes().to_vec()).await?;
+    if found == wanted.as_bytes() {
+        return Ok(());
+    }
+    let found = String::from_utf8_lossy(&found).into_owned();
+    let dir = dir.unwrap_or_default();
+    Err(StartError::WrongServer { dir, found, wanted: wanted.clone() })
+}
+
+/// The server's key: made at the first start, kept since.
+async fn signing_key(
+    store: &Store,
+    persister: &Persister,
+    env: &Env,
+) -> Result<SigningKey, StartError> {
+    let make = || {
+        let mut seed = [0; 32];
+        env.entropy.fill(&mut seed);
+        [&seed[..], env.random_string(6).as_bytes()].concat()
+    };
+    let stored = setting(store, persister, SIGNING_KEY, make).await?;
+    let (seed, version) = stored.split_first_chunk::<32>().ok_or(StartError::SigningKey)?;
+    let version = std::str::from_utf8(version).map_err(|_| StartError::SigningKey)?;
+    SigningKey::from_seed(seed, version).map_err(|_| StartError::SigningKey)
+}
+
+/// Reads a server-wide value, or makes it.
+async fn setting(
+    store: &Store,
+    persister: &Persister,
+    name: &str,
+    make: impl FnOnce() -> Vec<u8>,
+) -> Result<Vec<u8>, StartError> {
+    let key = keys::setting(name);
+    if let Some(entry) = store.get(&key)? {
+        return Ok(entry.value.to_vec());
+    }
+    let value = make();
+    let ops = vec![Op::Put { key, value: value.clone().into() }];
+    persister.commit(Box::new(Ops { ops, announcement: Announcement::Nothing })).await?;
+    Ok(value)
+}

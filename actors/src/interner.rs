@@ -1,0 +1,198 @@
+//! Numbers for events, rooms and state keys.
+//!
+//! Numbers are handed out when an event is computed, before it is durable. If it never becomes
+//! durable, its numbers are lost, which does no harm.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parlour_event::{EventNum, RoomNum, StateKeyNum};
+use parlour_storage::{
+    Direction, Op, StorageError, Store,
+    schema::keys::{self, KeyReader},
+};
+
+/// How many state keys are remembered; beyond that the index is asked.
+const CACHED_STATE_KEYS: usize = 65_536;
+
+/// Hands out numbers. One per process.
+#[derive(Debug)]
+pub struct Interner {
+    store: Store,
+    next_event: AtomicU64,
+    next_room: AtomicU64,
+    next_state_key: AtomicU64,
+    state_keys: Mutex<StateKeys>,
+}
+
+/// State keys by `type \0 state_key` as in the index key.
+#[derive(Debug, Default)]
+struct StateKeys {
+    /// In the index already; a cache.
+    stored: HashMap<bytes::Bytes, StateKeyNum>,
+    /// Not known to be in the index: whoever uses one writes it again, which is harmless. With how
+    /// many are about to.
+    unstored: HashMap<bytes::Bytes, (StateKeyNum, usize)>,
+}
+
+impl Interner {
+    /// Continues after the highest numbers in the index.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn new(store: Store) -> Result<Self, StorageError> {
+        Ok(Self {
+            next_event: AtomicU64::new(highest(&store, keys::EVENT)? + 1),
+            next_room: AtomicU64::new(highest(&store, keys::ROOM)? + 1),
+            next_state_key: AtomicU64::new(
+                StateKeyNum(highest(&store, keys::STATE_KEY_NAME)?).sequence() + 1,
+            ),
+            state_keys: Mutex::default(),
+            store,
+        })
+    }
+
+    /// A number for a new event.
+    pub fn new_event(&self) -> EventNum {
+        EventNum(self.next_event.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A number for a new room.
+    pub fn new_room(&self) -> RoomNum {
+        RoomNum(self.next_room.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The number of a state key, if there is one already.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn state_key(
+        &self,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<StateKeyNum>, StorageError> {
+        let key = keys::state_key(event_type, state_key);
+        let mut known = self.state_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(num) = known.find(&key) {
+            return Ok(Some(num));
+        }
+        let num = self.store.state_key_num(event_type, state_key)?;
+        if let Some(num) = num {
+            known.remember(key, num);
+        }
+        Ok(num)
+    }
+
+    /// The number of a state key, made if need be; adds the operations that store it.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn intern_state_key(
+        &self,
+        event_type: &str,
+        state_key: &str,
+        ops: &mut Vec<Op>,
+    ) -> Result<StateKeyNum, StorageError> {
+        let known = self.state_key(event_type, state_key)?;
+        let key = keys::state_key(event_type, state_key);
+        let mut state_keys = self.state_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.or_else(|| state_keys.stored.get(&key).copied());
+        if let Some(num) = known
+            && !state_keys.unstored.contains_key(&key)
+        {
+            return Ok(num);
+        }
+        let (num, writers) = state_keys.unstored.entry(key.clone()).or_insert_with(|| {
+            let sequence = self.next_state_key.fetch_add(1, Ordering::Relaxed);
+            (StateKeyNum::new(sequence, event_type == "m.room.member"), 0)
+        });
+        *writers += 1;
+        let num = *num;
+        let value = num.0.to_be_bytes().to_vec().into();
+        let name = key.slice(1..);
+        ops.push(Op::Put { key, value });
+        ops.push(Op::Put { key: keys::state_key_name(num), value: name });
+        Ok(num)
+    }
+
+    /// Says that a state key is in the index now.
+    pub fn stored_state_key(&self, event_type: &str, state_key: &str) {
+        let key = keys::state_key(event_type, state_key);
+        let mut known = self.state_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((num, _)) = known.unstored.remove(&key) {
+            known.remember(key, num);
+        }
+    }
+
+    /// Says that one who was about to write a state key will not. When nobody else is, its number
+    /// is lost, so that what is refused leaves nothing in memory.
+    pub fn abandoned_state_key(&self, event_type: &str, state_key: &str) {
+        let key = keys::state_key(event_type, state_key);
+        let mut known = self.state_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, writers)) = known.unstored.get_mut(&key) {
+            *writers = writers.saturating_sub(1);
+            if *writers == 0 {
+                known.unstored.remove(&key);
+            }
+        }
+    }
+}
+
+impl StateKeys {
+    fn find(&self, key: &bytes::Bytes) -> Option<StateKeyNum> {
+        let unstored = || self.unstored.get(key).map(|(num, _)| num);
+        self.stored.get(key).or_else(unstored).copied()
+    }
+
+    fn remember(&mut self, key: bytes::Bytes, num: StateKeyNum) {
+        if self.stored.len() >= CACHED_STATE_KEYS {
+            // Rare, and what is needed comes back from the index: no order of use is kept.
+            self.stored.clear();
+        }
+        self.stored.insert(key, num);
+    }
+}
+
+/// The highest number that is a key of this keyspace; 0 if there is none.
+fn highest(store: &Store, keyspace: u8) -> Result<u64, StorageError> {
+    let last = store.scan_prefix(&[keyspace], Direction::Backward, 1)?.pop();
+    Ok(last.and_then(|(key, _)| KeyReader::new(&key).number()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intern(interner: &Interner, key: &str) -> StateKeyNum {
+        interner.intern_state_key("m.x", key, &mut Vec::new()).expect("memory can be read")
+    }
+
+    fn known(interner: &Interner, key: &str) -> Option<StateKeyNum> {
+        interner.state_key("m.x", key).expect("memory can be read")
+    }
+
+    #[test]
+    fn a_state_key_that_nobody_writes_is_forgotten() {
+        let (store, _writer) = Store::in_memory();
+        let interner = Interner::new(store).expect("memory can be read");
+        let first = intern(&interner, "a");
+        assert_eq!(intern(&interner, "a"), first, "two are about to write it");
+        interner.abandoned_state_key("m.x", "a");
+        assert_eq!(known(&interner, "a"), Some(first), "one still is");
+        interner.abandoned_state_key("m.x", "a");
+        assert_eq!(known(&interner, "a"), None);
+        let second = intern(&interner, "a");
+        assert_ne!(second, first, "numbers are never given twice");
+        interner.stored_state_key("m.x", "a");
+        interner.abandoned_state_key("m.x", "a");
+        assert_eq!(known(&interner, "a"), Some(second), "what is stored stays");
+    }
+}

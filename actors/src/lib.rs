@@ -1,0 +1,36 @@
+//! Who does what in Parlour: the actors.
+//!
+//! | module | one per | what it owns |
+//! |---|---|---|
+//! | [`registry`] | process | which rooms are awake; who may queue for them |
+//! | `room` | awake room | extremities, current state, members by server |
+//! | [`persister`] | process | stream positions, the write path, group commit |
+//! | [`notifier`] | process | who waits for what |
+//! | [`users`] | group of users | accounts, devices, account data, receipts, filters |
+//! | [`directory`] | process | room aliases and published rooms |
+//! | [`typing`] | process | who is typing |
+//! | [`engine`] | process | starts and stops all of them |
+//!
+//! Messages go down (a request asks a room, a room asks the persister); news go up (the persister
+//! tells rooms and the notifier). Nobody waits for somebody who may wait for them.
+
+pub mod changes;
+pub mod commit;
+pub mod directory;
+pub mod engine;
+pub mod env;
+pub mod interner;
+mod latest;
+pub mod metrics;
+pub mod nodes;
+pub mod notifier;
+pub mod persister;
+pub mod registry;
+mod room;
+pub mod typing;
+pub mod users;
+pub mod workers;
+
+pub use engine::{Engine, EngineOptions, StartError};
+pub use registry::{NewRoom, RoomLimits, Rooms};
+pub use room::messages::{LocalEvent, ProfileUpdate, RoomError, Sent, Transaction, Verdict};

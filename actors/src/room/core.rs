@@ -1,0 +1,298 @@
+//! A room's core: its newest state, computed ahead of what is durable.
+//!
+//! The core does no I/O but reads from storage and never waits. Each step looks at everything
+//! first and changes the core only at its end, so that a refused event leaves no trace.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroUsize,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use lru::LruCache;
+use parlour_event::{
+    EventNum, Pdu, RoomNum, RoomVersion,
+    resolve::AuthCover,
+    signing::SigningKey,
+    state::{Node, NodeId, NodeStore, Overlay, ReadState, StateRoot},
+};
+use parlour_storage::{
+    StorageError, Store,
+    schema::{EventMeta, RoomHead, keys},
+};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
+
+use super::messages::RoomError;
+use crate::{env::Env, interner::Interner, metrics::Metrics, nodes::Nodes};
+
+/// How many parsed events a room keeps for auth checks: the power levels, join rules, create event
+/// and the members who are speaking.
+const CACHED_EVENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
+
+/// What every room needs from the rest of the server.
+#[derive(Debug, Clone)]
+pub(crate) struct RoomDeps {
+    pub(crate) store: Store,
+    pub(crate) nodes: Nodes,
+    pub(crate) interner: Arc<Interner>,
+    pub(crate) server_name: OwnedServerName,
+    pub(crate) key: Arc<SigningKey>,
+    pub(crate) env: Env,
+    pub(crate) metrics: Arc<dyn Metrics>,
+}
+
+/// A forward extremity: an event that nothing follows yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Tip {
+    pub(crate) num: EventNum,
+    pub(crate) event_id: OwnedEventId,
+    pub(crate) depth: u64,
+    /// The state after it, along its branch.
+    pub(crate) state_after: StateRoot,
+}
+
+/// A commit that is not durable yet.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) seq: u64,
+    pub(crate) num: EventNum,
+    pub(crate) event_id: OwnedEventId,
+    pub(crate) transaction: Option<[u8; 16]>,
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) state_key: Option<(String, String)>,
+}
+
+/// Nodes of commits that are not durable yet, in front of the stored ones.
+#[derive(Debug)]
+pub(crate) struct PinnedNodes {
+    stored: Nodes,
+    pinned: HashMap<NodeId, (Arc<Node>, u32)>,
+}
+
+impl NodeStore for PinnedNodes {
+    type Error = StorageError;
+
+    fn node(&self, id: NodeId) -> Result<Arc<Node>, StorageError> {
+        match self.pinned.get(&id) {
+            Some((node, _)) => Ok(node.clone()),
+            None => self.stored.node(id),
+        }
+    }
+}
+
+impl PinnedNodes {
+    pub(crate) fn pin(&mut self, id: NodeId, node: Arc<Node>) {
+        self.stored.remember(id, node.clone());
+        self.pinned.entry(id).or_insert((node, 0)).1 += 1;
+    }
+
+    /// The pinned nodes among these, each once.
+    pub(crate) fn get_all(&self, ids: &[NodeId]) -> Vec<(NodeId, Arc<Node>)> {
+        let nodes = ids.iter().filter_map(|id| Some((*id, self.pinned.get(id)?.0.clone())));
+        nodes.collect()
+    }
+
+    pub(crate) fn unpin(&mut self, id: NodeId) {
+        if let Some((_, count)) = self.pinned.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.pinned.remove(&id);
+            }
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct RoomCore {
+    pub(crate) deps: RoomDeps,
+    pub(crate) num: RoomNum,
+    pub(crate) room_id: OwnedRoomId,
+    pub(crate) version: &'static RoomVersion,
+    /// Is 0 until the create event has been taken in.
+    pub(crate) create: EventNum,
+    pub(crate) tips: Vec<Tip>,
+    pub(crate) state: StateRoot,
+    pub(crate) joined: u64,
+    pub(crate) invited: u64,
+    /// Joined members by server.
+    pub(crate) servers: HashMap<String, u64>,
+    pub(crate) nodes: PinnedNodes,
+    pub(crate) in_flight: VecDeque<InFlight>,
+    /// Events of commits in flight, which storage does not have yet.
+    pub(crate) pending: HashMap<EventNum, (Arc<Pdu>, EventMeta)>,
+    pub(crate) pending_ids: HashMap<OwnedEventId, EventNum>,
+    pub(crate) events: LruCache<EventNum, Arc<Pdu>>,
+    /// What makes the next state resolution cheap.
+    pub(crate) cover: AuthCover,
+    /// Set by the persister when a commit of this core failed: later ones build on it and must
+    /// not be written.
+    pub(crate) broken: Arc<AtomicBool>,
+    pub(crate) next_seq: u64,
+}
+
+impl RoomCore {
+    /// The core of a room that has no events yet.
+    pub(crate) fn unborn(
+        deps: RoomDeps,
+        num: RoomNum,
+        room_id: OwnedRoomId,
+        version: &'static RoomVersion,
+    ) -> Self {
+        Self {
+            nodes: PinnedNodes { stored: deps.nodes.clone(), pinned: HashMap::new() },
+            deps,
+            num,
+            room_id,
+            version,
+            create: EventNum(0),
+            tips: Vec::new(),
+            state: StateRoot::EMPTY,
+            joined: 0,
+            invited: 0,
+            servers: HashMap::new(),
+            in_flight: VecDeque::new(),
+            pending: HashMap::new(),
+            pending_ids: HashMap::new(),
+            events: LruCache::new(CACHED_EVENTS),
+            cover: AuthCover::new(),
+            broken: Arc::default(),
+            next_seq: 0,
+        }
+    }
+
+    /// Whether no create event has been taken in yet.
+    pub(crate) fn is_unborn(&self) -> bool {
+        self.create == EventNum(0)
+    }
+
+    /// Takes a birth back that was refused half-way; nothing of it has been handed on.
+    pub(crate) fn abandon_birth(&mut self) {
+        self.create = EventNum(0);
+        for commit in self.in_flight.drain(..) {
+            if let Some((event_type, state_key)) = commit.state_key {
+                self.deps.interner.abandoned_state_key(&event_type, &state_key);
+            }
+        }
+    }
+
+    /// Sets a room up again from storage.
+    pub(crate) fn load(deps: RoomDeps, num: RoomNum) -> Result<Self, RoomError> {
+        let head = deps.store.room_head(num)?.ok_or(RoomError::UnknownRoom)?;
+        let unreadable = |what: &str| StorageError::Value {
+            key: keys::readable(&keys::room(num)),
+            what: what.to_owned(),
+        };
+        let room_id = OwnedRoomId::try_from(head.room_id.as_str())
+            .map_err(|_| unreadable("not a room id"))?;
+        let version = RoomVersion::parse(&head.version.to_string())
+            .ok_or_else(|| unreadable("not a room version"))?;
+        let mut core = Self::unborn(deps, num, room_id, version);
+        core.load_tips(&head)?;
+        core.load_servers()?;
+        core.create = head.create;
+        core.state = head.state;
+        core.joined = head.joined;
+        core.invited = head.invited;
+        Ok(core)
+    }
+
+    fn load_tips(&mut self, head: &RoomHead) -> Result<(), RoomError> {
+        for num in &head.extremities {
+            let (pdu, meta) = self.stored(*num)?;
+            let state_after = self.state_after(&pdu, &meta, *num)?;
+            let (event_id, depth) = (pdu.event_id().clone(), pdu.depth());
+            self.tips.push(Tip { num: *num, event_id, depth, state_after });
+        }
+        Ok(())
+    }
+
+    fn load_servers(&mut self) -> Result<(), StorageError> {
+        // The room keeps them all in memory: events go to each of them.
+        self.servers.extend(self.deps.store.servers_in_room(self.num, usize::MAX)?);
+        Ok(())
+    }
+
+    /// The state after an event, along its branch.
+    pub(crate) fn state_after(
+        &self,
+        pdu: &Pdu,
+        meta: &EventMeta,
+        num: EventNum,
+    ) -> Result<StateRoot, RoomError> {
+        match meta.state_key {
+            Some(key) if !meta.flags.rejected => {
+                let mut overlay = Overlay::new(&self.nodes);
+                let after = overlay.insert(meta.state_before, key, num)?;
+                debug_assert!(pdu.state_key().is_some(), "only state events have a state key");
+                Ok(after)
+            }
+            _ => Ok(meta.state_before),
+        }
+    }
+
+    /// An event with what is known of it, durable or not.
+    pub(crate) fn stored(&self, num: EventNum) -> Result<(Arc<Pdu>, EventMeta), RoomError> {
+        if let Some((pdu, meta)) = self.pending.get(&num) {
+            return Ok((pdu.clone(), meta.clone()));
+        }
+        let stored = self.deps.store.event(num)?.ok_or_else(|| missing(num))?;
+        Ok((Arc::new(stored.pdu(self.version)?), stored.meta))
+    }
+
+    /// An event, from the cache if possible.
+    pub(crate) fn event(&mut self, num: EventNum) -> Result<Arc<Pdu>, RoomError> {
+        if let Some(pdu) = self.events.get(&num) {
+            return Ok(pdu.clone());
+        }
+        let (pdu, _) = self.stored(num)?;
+        self.events.put(num, pdu.clone());
+        Ok(pdu)
+    }
+
+    /// The number of an event id, durable or not.
+    pub(crate) fn event_num(&self, event_id: &str) -> Result<Option<EventNum>, RoomError> {
+        let pending =
+            <&ruma::EventId>::try_from(event_id).ok().and_then(|id| self.pending_ids.get(id));
+        match pending {
+            Some(num) => Ok(Some(*num)),
+            None => Ok(self.deps.store.event_num(event_id)?),
+        }
+    }
+
+    /// The event that a state has for a type and state key.
+    pub(crate) fn state_event(
+        &mut self,
+        root: StateRoot,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<(EventNum, Arc<Pdu>)>, RoomError> {
+        let Some(key) = self.deps.interner.state_key(event_type, state_key)? else {
+            return Ok(None);
+        };
+        match self.nodes.get(root, key)? {
+            Some(num) => Ok(Some((num, self.event(num)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// A commit has become durable: storage has it from now on.
+    pub(crate) fn settled(&mut self, seq: u64) {
+        while self.in_flight.front().is_some_and(|commit| commit.seq <= seq) {
+            let Some(commit) = self.in_flight.pop_front() else { break };
+            self.pending.remove(&commit.num);
+            self.pending_ids.remove(&commit.event_id);
+            commit.nodes.into_iter().for_each(|id| self.nodes.unpin(id));
+            if let Some((event_type, state_key)) = commit.state_key {
+                self.deps.interner.stored_state_key(&event_type, &state_key);
+            }
+        }
+    }
+}
+
+fn missing(num: EventNum) -> StorageError {
+    StorageError::Value {
+        key: keys::readable(&keys::event(num)),
+        what: "the event is referred to but missing".to_owned(),
+    }
+}

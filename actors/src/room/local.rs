@@ -1,0 +1,237 @@
+//! A local user's event: built on the room's latest events, checked, hashed and signed.
+
+use std::{collections::HashSet, sync::Arc};
+
+use parlour_event::{
+    EventNum, Pdu, auth,
+    content::PowerLevels,
+    pdu::{EventReference, PduBuilder},
+    redaction,
+    state::StateRoot,
+};
+use parlour_storage::schema::{EventFlags, TransactionEntry, keys};
+use ruma::OwnedEventId;
+
+use super::{
+    core::{RoomCore, Tip},
+    messages::{LocalEvent, RoomError, Sent},
+    take_in::{Fresh, Place, Step},
+};
+
+/// The most extremities that one event can follow.
+pub(crate) const MAX_PREV_EVENTS: usize = 20;
+
+/// How many letters and digits the opaque part of an event id has in room versions 1 and 2.
+const OPAQUE_ID_LEN: usize = 18;
+
+/// What a local event comes to.
+pub(crate) enum Local {
+    /// A new commit.
+    Step(Box<Step>),
+    /// It is there already and durable.
+    Known(Sent),
+    /// It is there already; the commit with this sequence number makes it durable.
+    InFlight { seq: u64, event_id: OwnedEventId },
+}
+
+/// The auth events of an event, found in a state.
+pub(crate) struct Selection(Vec<(String, String, EventNum, Arc<Pdu>)>);
+
+impl auth::StateView for Selection {
+    fn event(&self, event_type: &str, state_key: &str) -> Option<Arc<Pdu>> {
+        let found = self.0.iter().find(|(kind, key, ..)| kind == event_type && key == state_key);
+        found.map(|(.., pdu)| pdu.clone())
+    }
+}
+
+impl RoomCore {
+    /// Builds and takes in a local user's event.
+    pub(crate) fn local(&mut self, event: LocalEvent) -> Result<Local, RoomError> {
+        if let Some(known) = self.known_transaction(&event)? {
+            return Ok(known);
+        }
+        if let Some(known) = self.unchanged_state(&event)? {
+            return Ok(known);
+        }
+        let mut fresh = Fresh::default();
+        match self.prepare(event, &mut fresh) {
+            Ok((pdu, place)) => {
+                let num = self.deps.interner.new_event();
+                let step = self.take_in(num, pdu, place, fresh)?;
+                Ok(Local::Step(Box::new(step)))
+            }
+            Err(error) => {
+                self.release(fresh);
+                Err(error)
+            }
+        }
+    }
+
+    /// Builds a new event and checks it.
+    fn prepare(
+        &mut self,
+        event: LocalEvent,
+        fresh: &mut Fresh,
+    ) -> Result<(Arc<Pdu>, Place), RoomError> {
+        let tips = self.newest_tips();
+        let state = self.state_at(&tips, fresh)?;
+        let selection = self.select(state, &event)?;
+        let transaction = event.transaction.clone();
+        let pdu = Arc::new(self.build(event, &tips, &selection)?);
+        auth::check(self.version, &pdu, &selection)?;
+        let place = Place {
+            state_before: state,
+            auth_events: self.auth_nums(&selection, &pdu),
+            flags: EventFlags::default(),
+            transaction,
+        };
+        Ok((pdu, place))
+    }
+
+    /// The extremities that a new event follows, deepest first.
+    fn newest_tips(&self) -> Vec<Tip> {
+        let mut tips = self.tips.clone();
+        tips.sort_unstable_by_key(|tip| std::cmp::Reverse((tip.depth, tip.num)));
+        tips.truncate(MAX_PREV_EVENTS);
+        tips
+    }
+
+    /// The state before an event that follows these. Usually they are all there are.
+    fn state_at(&mut self, tips: &[Tip], fresh: &mut Fresh) -> Result<StateRoot, RoomError> {
+        if tips.len() == self.tips.len() {
+            return Ok(self.state);
+        }
+        let states: Vec<_> = tips.iter().map(|tip| tip.state_after).collect();
+        self.resolve(&states, fresh)
+    }
+
+    fn known_transaction(&self, event: &LocalEvent) -> Result<Option<Local>, RoomError> {
+        let Some(transaction) = &event.transaction else { return Ok(None) };
+        let in_flight =
+            self.in_flight.iter().find(|commit| commit.transaction == Some(transaction.hash));
+        if let Some(commit) = in_flight {
+            let event_id = commit.event_id.clone();
+            return Ok(Some(Local::InFlight { seq: commit.seq, event_id }));
+        }
+        let entry =
+            self.deps.store.typed::<TransactionEntry>(&keys::transaction(&transaction.hash))?;
+        let event_id = entry.and_then(|entry| OwnedEventId::try_from(entry.result).ok());
+        Ok(event_id.map(|event_id| Local::Known(Sent { event_id, pos: self.deps.store.applied() })))
+    }
+
+    /// State that is set to what it is already, by the same user, makes no new event.
+    fn unchanged_state(&mut self, event: &LocalEvent) -> Result<Option<Local>, RoomError> {
+        let Some(state_key) = &event.state_key else { return Ok(None) };
+        if event.timestamp.is_some() {
+            return Ok(None);
+        }
+        let Some((num, current)) = self.state_event(self.state, &event.event_type, state_key)?
+        else {
+            return Ok(None);
+        };
+        if *current.sender() != event.sender || *current.content() != event.content {
+            return Ok(None);
+        }
+        let event_id = current.event_id().clone();
+        let in_flight = self.in_flight.iter().find(|commit| commit.num == num);
+        Ok(Some(match in_flight {
+            Some(commit) => Local::InFlight { seq: commit.seq, event_id },
+            None => Local::Known(Sent { event_id, pos: self.deps.store.applied() }),
+        }))
+    }
+
+    /// Looks up the state that an event needs.
+    fn select(&mut self, state: StateRoot, event: &LocalEvent) -> Result<Selection, RoomError> {
+        let state_key = event.state_key.as_deref();
+        let types = auth::auth_types(
+            self.version,
+            &event.event_type,
+            &event.sender,
+            state_key,
+            &event.content,
+        );
+        self.select_types(state, types.into_iter())
+    }
+
+    /// Looks up these parts of a state, and the create event in any case.
+    pub(crate) fn select_types<'a>(
+        &mut self,
+        state: StateRoot,
+        types: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Selection, RoomError> {
+        let mut selection = Vec::new();
+        let create = std::iter::once(("m.room.create", ""));
+        let others = types.filter(|pair| *pair != ("m.room.create", ""));
+        for (event_type, state_key) in create.chain(others) {
+            if let Some((num, pdu)) = self.state_event(state, event_type, state_key)? {
+                selection.push((event_type.to_owned(), state_key.to_owned(), num, pdu));
+            }
+        }
+        Ok(Selection(selection))
+    }
+
+    /// The numbers of the auth events that the event names.
+    fn auth_nums(&self, selection: &Selection, pdu: &Pdu) -> Vec<EventNum> {
+        let named = |auth: &Arc<Pdu>| pdu.auth_events().contains(auth.event_id());
+        selection.0.iter().filter(|(.., auth)| named(auth)).map(|(_, _, num, _)| *num).collect()
+    }
+
+    fn build(
+        &mut self,
+        event: LocalEvent,
+        tips: &[Tip],
+        selection: &Selection,
+    ) -> Result<Pdu, RoomError> {
+        let depth = tips.first().map_or(0, |tip| tip.depth).saturating_add(1);
+        let prev_events =
+            tips.iter().map(|tip| self.reference(tip.num)).collect::<Result<_, _>>()?;
+        let names_create = !self.version.rules().authorization.room_create_event_id_as_room_id;
+        let mut seen = HashSet::new();
+        let auth_events = selection
+            .0
+            .iter()
+            .filter(|(kind, ..)| names_create || kind != "m.room.create")
+            .filter(|(_, _, num, _)| seen.insert(*num))
+            .map(|(_, _, num, _)| self.reference(*num))
+            .collect::<Result<_, _>>()?;
+        let builder = PduBuilder {
+            room_id: Some(self.room_id.clone()),
+            sender: event.sender,
+            event_type: event.event_type,
+            state_key: event.state_key,
+            content: event.content,
+            prev_events,
+            auth_events,
+            depth,
+            origin_server_ts: event.timestamp.unwrap_or_else(|| self.deps.env.clock.now_ms()),
+            redacts: event.redacts,
+            event_localpart: Some(self.deps.env.random_string(OPAQUE_ID_LEN)),
+        };
+        Ok(builder.build_and_sign(self.version, &self.deps.server_name, &self.deps.key)?)
+    }
+
+    /// A reference to an event as this room version writes it.
+    fn reference(&mut self, num: EventNum) -> Result<EventReference, RoomError> {
+        let pdu = self.event(num)?;
+        Ok(EventReference::to(self.version, &pdu))
+    }
+
+    /// Whether a redaction may be applied, beyond what the auth rules have checked.
+    pub(crate) fn may_redact(
+        &mut self,
+        redaction: &Pdu,
+        target: &Pdu,
+        state: StateRoot,
+    ) -> Result<bool, RoomError> {
+        let selection = self.select_types(state, [("m.room.power_levels", "")].into_iter())?;
+        let create = auth::StateView::event(&selection, "m.room.create", "");
+        let power = auth::StateView::event(&selection, "m.room.power_levels", "");
+        let levels = PowerLevels::new(self.version, create.as_deref(), power.as_deref());
+        // Malformed power levels give nobody power.
+        let has_level = match (levels.user_level(redaction.sender()), levels.redact()) {
+            (Ok(level), Ok(needed)) => level.reaches(needed),
+            _ => false,
+        };
+        Ok(redaction::applies(self.version, redaction, target, has_level))
+    }
+}

@@ -1,0 +1,30 @@
+//! Changes of a membership that depend on what it is: whoever is kicked must be in the room, and an
+//! unban must not be a kick. Two moderators who act at the same time would otherwise undo each
+//! other's work, since to the auth rules a kick of somebody banned is an unban.
+
+use parlour_event::content::{MemberContent, Membership};
+
+use super::{
+    core::RoomCore,
+    local::Local,
+    messages::{LocalEvent, RoomError},
+};
+
+impl RoomCore {
+    /// Takes in a local user's member event if the target's membership is one of `from`.
+    pub(crate) fn member_change(
+        &mut self,
+        event: LocalEvent,
+        from: &[Membership],
+    ) -> Result<Local, RoomError> {
+        let user = event.state_key.clone().unwrap_or_default();
+        let member = self.state_event(self.state, "m.room.member", &user)?;
+        let membership =
+            member.and_then(|(_, member)| MemberContent::new(member.content()).membership());
+        let is = membership.unwrap_or(Membership::Leave);
+        if !from.contains(&is) {
+            return Err(RoomError::WrongMembership { user, is });
+        }
+        self.local(event)
+    }
+}

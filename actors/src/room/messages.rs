@@ -1,0 +1,188 @@
+//! What rooms are asked, and what they answer.
+
+use std::sync::Arc;
+
+use actix::Message;
+use parlour_event::{
+    Pdu, StreamPos, auth::AuthError, content::Membership, json::Object, pdu::FormatError,
+    state::StateError,
+};
+use parlour_storage::StorageError;
+use ruma::{OwnedEventId, OwnedUserId};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::persister::PersistError;
+
+/// An event that a local user wants to send.
+#[derive(Debug, Clone)]
+pub struct LocalEvent {
+    /// The sender, already authenticated.
+    pub sender: OwnedUserId,
+    /// The `type`.
+    pub event_type: String,
+    /// The `state_key`, for a state event.
+    pub state_key: Option<String>,
+    /// The `content`.
+    pub content: Object,
+    /// What a redaction redacts; put where the room version wants it.
+    pub redacts: Option<OwnedEventId>,
+    /// The client's transaction, for idempotency.
+    pub transaction: Option<Transaction>,
+    /// Milliseconds since the epoch, if not now.
+    pub timestamp: Option<u64>,
+}
+
+/// A client's transaction id with its scope.
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    /// Hash of user, device, endpoint and txn id.
+    pub hash: [u8; 16],
+    /// The device that sent it.
+    pub device: String,
+    /// The txn id, shown to that device in `unsigned`.
+    pub txn_id: String,
+}
+
+/// A user's name and avatar, as a room's member event is to say them.
+#[derive(Debug, Clone)]
+pub struct ProfileUpdate {
+    /// The user.
+    pub user: OwnedUserId,
+    /// The display name.
+    pub display_name: Option<String>,
+    /// The avatar, an `mxc:` URI.
+    pub avatar_url: Option<String>,
+}
+
+/// An event is durable and readable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// Its place in the stream; of the newest commit if the event was there already.
+    pub pos: StreamPos,
+}
+
+/// What became of an event from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is in the room.
+    Accepted,
+    /// It was known already.
+    Known,
+    /// Allowed where it stands, but not now: kept out of clients' sight.
+    SoftFailed,
+    /// The auth rules refuse it; kept as rejected.
+    Rejected,
+}
+
+/// Why a room did not do what it was asked. Nothing has changed then.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RoomError {
+    /// There is no such room on this server.
+    #[error("the room is not known here")]
+    UnknownRoom,
+    /// The auth rules refuse the event.
+    #[error(transparent)]
+    Forbidden(#[from] AuthError),
+    /// The user's membership is not one from which the change is possible.
+    #[error("the membership of {user} is `{}`", .is.as_str())]
+    WrongMembership {
+        /// Whose membership was to change.
+        user: String,
+        /// What it is.
+        is: Membership,
+    },
+    /// The event does not have the format that the room version wants, or is too large.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Events that this one builds on are not known.
+    #[error("{} events that it builds on are not known", .0.len())]
+    Missing(Vec<OwnedEventId>),
+    /// Too many requests wait for this room already.
+    #[error("too many requests wait for this room")]
+    Busy,
+    /// The event could not be made durable.
+    #[error(transparent)]
+    Persist(#[from] PersistError),
+    /// Storage cannot be read.
+    #[error("storage: {0}")]
+    Storage(Arc<StorageError>),
+    /// The create event of a new room is not acceptable.
+    #[error("the create event is not acceptable")]
+    CreateRefused,
+    /// State resolution gave up.
+    #[error("state resolution: {0}")]
+    Resolution(String),
+    /// The room's core panicked on this very request; the room was set up again.
+    #[error("the room failed on this event")]
+    Panicked,
+    /// The event made the room panic before and is not tried again.
+    #[error("the event is in quarantine")]
+    Quarantined,
+    /// The room's actor ended before it answered.
+    #[error("the room went away")]
+    Gone,
+}
+
+impl From<StorageError> for RoomError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+impl From<StateError<StorageError>> for RoomError {
+    fn from(error: StateError<StorageError>) -> Self {
+        match error {
+            StateError::Store(error) => error.into(),
+            misplaced @ StateError::Misplaced(_) => Self::Resolution(misplaced.to_string()),
+        }
+    }
+}
+
+/// A request to a room.
+pub(crate) enum Input {
+    /// Send a local user's event.
+    Local(Box<LocalEvent>),
+    /// Send a local user's member event, if the target's membership is one of these.
+    Member(Box<LocalEvent>, &'static [Membership]),
+    /// Say a local user's new name and avatar, if the user is in the room.
+    Profile(Box<ProfileUpdate>),
+    /// The create event and the other first events of a new room; all of them or none.
+    Birth(Arc<Pdu>, Vec<LocalEvent>),
+    /// Take in an event made elsewhere. Signatures and hashes have been checked.
+    Received(Arc<Pdu>),
+}
+
+/// What a room answers.
+#[derive(Debug, Clone)]
+pub(crate) enum Output {
+    Sent(Sent),
+    Received(Verdict),
+}
+
+/// Where the answer goes.
+pub(crate) type Reply = oneshot::Sender<Result<Output, RoomError>>;
+
+/// A request with its place in the room's queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Perform {
+    pub(crate) input: Input,
+    pub(crate) reply: Reply,
+    pub(crate) permit: Admission,
+}
+
+/// A place in the room's queue and one in the whole server's.
+pub(crate) struct Admission {
+    pub(crate) _room: OwnedSemaphorePermit,
+    pub(crate) _server: OwnedSemaphorePermit,
+}
+
+/// The persister tells a room what became of a commit.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Settled {
+    pub(crate) seq: u64,
+    pub(crate) result: Result<StreamPos, PersistError>,
+}

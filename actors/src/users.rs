@@ -1,0 +1,185 @@
+//! Everything of a user's own: account, devices, tokens, profile, account data, receipts, filters.
+//!
+//! Changes of one user are serialised: users are spread over a few actors, each of which does one
+//! change at a time, from reading what is there to the change being durable. So whoever reads, then
+//! decides, then writes (is the name free? is the txn id new?) is never overtaken.
+
+mod account_data;
+mod filters;
+mod profile;
+mod receipts;
+mod rooms;
+mod sessions;
+mod spread;
+
+use std::{
+    fmt,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    sync::Arc,
+};
+
+use actix::{
+    Actor, Addr, Arbiter, ArbiterHandle, AtomicResponse, Context, Handler, Message, WrapFuture,
+};
+use parlour_event::StreamPos;
+use parlour_storage::{StorageError, Store};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+pub use self::{
+    account_data::AccountDataError,
+    filters::FilterError,
+    profile::{ProfileChange, ProfileError},
+    receipts::NewReceipt,
+    sessions::{NewDevice, RegisterError, Session},
+};
+use crate::{
+    commit::Change,
+    env::Env,
+    persister::{PersistError, Persister},
+};
+
+/// How many users' changes can be under way at the same time.
+const SHARDS: usize = 32;
+
+/// How many changes may wait altogether.
+const QUEUE: usize = 4_096;
+
+/// Why a change of a user's data was not made. Nothing has changed then.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum UserError {
+    /// Storage cannot be read.
+    #[error("storage: {0}")]
+    Storage(Arc<StorageError>),
+    /// The change could not be made durable.
+    #[error(transparent)]
+    Persist(#[from] PersistError),
+    /// Too many changes wait already.
+    #[error("too many changes of user data wait")]
+    Busy,
+}
+
+impl From<StorageError> for UserError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+/// What a change comes to, once decided.
+pub(crate) enum Decision<T> {
+    /// Write this, then answer.
+    Write(Box<dyn Change>, T),
+    /// Nothing needs to be written.
+    Keep(T),
+}
+
+/// How others reach users' data. Cheap to clone.
+#[derive(Clone)]
+pub struct Users {
+    store: Store,
+    env: Env,
+    shards: Arc<[Addr<Shard>]>,
+    thread: ArbiterHandle,
+    queue: Arc<Semaphore>,
+    /// Wakes the task that carries new profiles into rooms.
+    spread: Arc<Notify>,
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Users")
+    }
+}
+
+impl Users {
+    /// Starts the actors on a thread of their own.
+    pub(crate) fn start(store: Store, env: Env, persister: &Persister) -> Self {
+        let thread = Arbiter::new();
+        let shards = (0..SHARDS).map(|_| {
+            let persister = persister.clone();
+            Shard::start_in_arbiter(&thread.handle(), move |_| Shard { persister })
+        });
+        let shards = shards.collect();
+        let queue = Arc::new(Semaphore::new(QUEUE));
+        let spread = Arc::new(Notify::new());
+        Self { store, env, shards, thread: thread.handle(), queue, spread }
+    }
+
+    /// Stops the actors' thread.
+    pub(crate) fn stop(&self) {
+        self.thread.stop();
+    }
+
+    /// Runs `decide` with nobody else changing this user's data, and makes durable what it wants
+    /// written.
+    pub(crate) async fn change<T, E, F>(&self, user: &str, decide: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<UserError> + Send + 'static,
+        F: FnOnce(&Store) -> Result<Decision<T>, E> + Send + 'static,
+    {
+        let Ok(_permit) = self.queue.clone().try_acquire_owned() else {
+            return Err(UserError::Busy.into());
+        };
+        let (reply, answer) = oneshot::channel();
+        let store = self.store.clone();
+        let work = move || match decide(&store) {
+            Ok(Decision::Keep(value)) => {
+                drop(reply.send(Ok(value)));
+                None
+            }
+            Ok(Decision::Write(change, value)) => {
+                let done = move |result: Result<StreamPos, PersistError>| {
+                    let result = result.map(|_| value);
+                    drop(reply.send(result.map_err(|error| UserError::from(error).into())));
+                };
+                Some((change, Box::new(done) as DoneWriting))
+            }
+            Err(error) => {
+                drop(reply.send(Err(error)));
+                None
+            }
+        };
+        self.shard(user).do_send(Work(Box::new(work)));
+        answer.await.unwrap_or_else(|_| Err(UserError::from(PersistError::Stopped).into()))
+    }
+
+    fn shard(&self, user: &str) -> &Addr<Shard> {
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(user);
+        let index = usize::try_from(hash % SHARDS as u64).expect("less than the number of shards");
+        &self.shards[index]
+    }
+}
+
+type DoneWriting = Box<dyn FnOnce(Result<StreamPos, PersistError>) + Send>;
+
+/// Decides; returns what is to be written.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Work(Box<dyn FnOnce() -> Option<ToWrite> + Send>);
+
+/// A change, and who is told when it is durable.
+type ToWrite = (Box<dyn Change>, DoneWriting);
+
+/// The actor for a part of all users.
+struct Shard {
+    persister: Persister,
+}
+
+impl Actor for Shard {
+    type Context = Context<Self>;
+}
+
+impl Handler<Work> for Shard {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, Work(decide): Work, _: &mut Self::Context) -> Self::Result {
+        let persister = self.persister.clone();
+        // Atomic: the next change is decided only when this one can be read.
+        let write = async move {
+            if let Some((change, done)) = decide() {
+                done(persister.commit(change).await);
+            }
+        };
+        AtomicResponse::new(Box::pin(write.into_actor(self)))
+    }
+}

@@ -1,0 +1,145 @@
+//! Account data: small documents that a client keeps on the server, global or per room.
+
+use bytes::Bytes;
+use parlour_event::{RoomNum, StreamPos};
+use parlour_storage::{
+    Direction, Op, StorageError, Store,
+    schema::{AccountDataEntry, AccountFeedEntry, Stored, keys, keys::KeyReader},
+};
+
+use super::{Decision, UserError, Users};
+use crate::commit::{Announcement, At};
+
+/// How many pieces of account data a user may have, in total.
+const MAX_PIECES: usize = 10_000;
+
+/// How many bytes all of a user's pieces may have: a first sync sends them all.
+const MAX_BYTES: usize = 32 << 20;
+
+/// Smaller pieces are not weighed, since their number bounds them well enough.
+const SMALL: usize = 2_048;
+
+/// Why account data was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountDataError {
+    /// The user has very many pieces, or very large ones, already.
+    #[error("there is too much account data")]
+    TooMuch,
+    /// See there.
+    #[error(transparent)]
+    User(#[from] UserError),
+}
+
+impl Users {
+    /// A piece of account data, as the JSON text of its content. Room 0 is the global one.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn account_data(
+        &self,
+        user: &str,
+        room: RoomNum,
+        data_type: &str,
+    ) -> Result<Option<Bytes>, StorageError> {
+        let entry = self.store.get(&keys::account_data(user, room, data_type))?;
+        entry.and_then(|entry| entry.blob).map(|place| self.store.blob(&place)).transpose()
+    }
+
+    /// Stores a piece of account data; `content` is JSON text.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountDataError`]
+    pub async fn set_account_data(
+        &self,
+        user: &str,
+        room: RoomNum,
+        data_type: &str,
+        content: Bytes,
+    ) -> Result<(), AccountDataError> {
+        let (name, data_type) = (user.to_owned(), data_type.to_owned());
+        let decide = move |store: &Store| {
+            let key = keys::account_data(&name, room, &data_type);
+            let old = store.typed::<AccountDataEntry>(&key).map_err(UserError::from)?;
+            let grows = old.is_none() || content.len() > SMALL;
+            if grows && !has_room(store, &name, &key, content.len()).map_err(UserError::from)? {
+                return Err(AccountDataError::TooMuch);
+            }
+            let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
+                if let Some(old) = old {
+                    ops.push(Op::Delete { key: keys::account_feed(&name, old.pos) });
+                }
+                let value = AccountDataEntry { pos }.encode();
+                ops.push(Op::PutBlob { key, value, blob: content });
+                let feed = AccountFeedEntry { room, data_type };
+                ops.push(Op::Put { key: keys::account_feed(&name, pos), value: feed.encode() });
+                Announcement::User { user: name }
+            });
+            Ok(Decision::Write(Box::new(change), ()))
+        };
+        self.change(user, decide).await
+    }
+
+    /// All of a user's account data of a room as of `until`: type and content.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn account_data_of_room(
+        &self,
+        user: &str,
+        room: RoomNum,
+        until: StreamPos,
+    ) -> Result<Vec<(String, Bytes)>, StorageError> {
+        let prefix = keys::account_data_in(user, room);
+        let mut pieces = Vec::new();
+        for (key, entry) in self.store.scan_prefix(&prefix, Direction::Forward, MAX_PIECES)? {
+            let mut reader = KeyReader::new(&key);
+            let data_type = reader.text().and_then(|_user| reader.number());
+            let data_type = data_type.and_then(|_room| reader.text());
+            if AccountDataEntry::decode(&key, &entry.value)?.pos <= until
+                && let (Some(data_type), Some(place)) = (data_type, entry.blob)
+            {
+                pieces.push((data_type, self.store.blob(&place)?));
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// What of a user's account data changed within `(after, until]`, oldest change first: room,
+    /// type and content.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn account_data_changes(
+        &self,
+        user: &str,
+        after: StreamPos,
+        until: StreamPos,
+    ) -> Result<Vec<(RoomNum, String, Bytes)>, StorageError> {
+        use std::ops::Bound::{Excluded, Included};
+        let (low, high) = (keys::account_feed(user, after), keys::account_feed(user, until));
+        let range = (Excluded(&low[..]), Included(&high[..]));
+        let mut changes = Vec::new();
+        for (key, entry) in self.store.scan(range, Direction::Forward, usize::MAX)? {
+            let AccountFeedEntry { room, data_type } =
+                AccountFeedEntry::decode(&key, &entry.value)?;
+            if let Some(content) = self.account_data(user, room, &data_type)? {
+                changes.push((room, data_type, content));
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// Whether a piece of this length may take its place among the user's others.
+fn has_room(store: &Store, user: &str, key: &[u8], len: usize) -> Result<bool, StorageError> {
+    let prefix = keys::KeyBuilder::new(keys::ACCOUNT_DATA).text(user).build();
+    let pieces = store.scan_prefix(&prefix, Direction::Forward, MAX_PIECES)?;
+    let others = pieces.iter().filter(|(other, _)| other != key);
+    let sizes = others.map(|(_, entry)| entry.blob.map_or(0, |blob| blob.len as usize));
+    let (count, bytes) = sizes.fold((1, len), |(count, sum), size| (count + 1, sum + size));
+    Ok(count <= MAX_PIECES && bytes <= MAX_BYTES)
+}

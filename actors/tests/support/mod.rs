@@ -1,0 +1,142 @@
+//! An engine in memory (or in a folder) and a few people who talk in it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "benchmarks use it, too, and there the lint does not know a test"
+)]
+
+use std::{path::Path, sync::Arc};
+
+use parlour_actors::{
+    Engine, EngineOptions, LocalEvent, NewRoom, RoomLimits, env::Env, metrics::NoMetrics,
+};
+use parlour_event::{
+    Pdu, RoomVersion,
+    json::{self, Object},
+    pdu::{EventReference, PduBuilder},
+};
+use parlour_storage::StoreOptions;
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
+
+pub(crate) fn user(name: &str) -> OwnedUserId {
+    UserId::parse(format!("@{name}:parlour.test")).unwrap()
+}
+
+pub(crate) fn object(json: &str) -> Object {
+    match json::parse_strict(json.as_bytes()).unwrap() {
+        json::Value::Object(object) => object,
+        other => panic!("not an object: {other:?}"),
+    }
+}
+
+pub(crate) fn options(dir: Option<&Path>, rooms: RoomLimits) -> EngineOptions {
+    EngineOptions {
+        server_name: "parlour.test".try_into().unwrap(),
+        storage: dir.map(StoreOptions::new),
+        state_cache_bytes: 1 << 20,
+        rooms,
+        env: Env::system(),
+        metrics: Arc::new(NoMetrics),
+    }
+}
+
+pub(crate) async fn engine() -> Engine {
+    Engine::start(options(None, RoomLimits::default())).await.unwrap()
+}
+
+pub(crate) fn state(sender: &str, event_type: &str, state_key: &str, content: &str) -> LocalEvent {
+    LocalEvent {
+        sender: user(sender),
+        event_type: event_type.to_owned(),
+        state_key: Some(state_key.to_owned()),
+        content: object(content),
+        redacts: None,
+        transaction: None,
+        timestamp: None,
+    }
+}
+
+pub(crate) fn member(sender: &str, target: &str, membership: &str) -> LocalEvent {
+    let target = user(target);
+    state(sender, "m.room.member", target.as_str(), &format!(r#"{{"membership":"{membership}"}}"#))
+}
+
+pub(crate) fn message(sender: &str, body: &str) -> LocalEvent {
+    LocalEvent {
+        event_type: "m.room.message".to_owned(),
+        state_key: None,
+        content: object(&format!(r#"{{"msgtype":"m.text","body":"{body}"}}"#)),
+        ..state(sender, "", "", "{}")
+    }
+}
+
+/// A public room of this version, made by `creator`.
+pub(crate) fn public_room(version: &str, creator: &str) -> NewRoom {
+    let version = RoomVersion::parse(version).unwrap();
+    let rules = &version.rules().authorization;
+    let creator_id = user(creator);
+    let mut create_content = object(&format!(r#"{{"room_version":"{}"}}"#, version.id()));
+    if !rules.use_room_create_sender {
+        create_content.insert("creator".to_owned(), creator_id.to_string().into());
+    }
+    let users = match rules.explicitly_privilege_room_creators {
+        true => String::new(),
+        false => format!(r#""{creator_id}":100"#),
+    };
+    NewRoom {
+        version,
+        creator: creator_id,
+        create_content,
+        events: vec![
+            member(creator, creator, "join"),
+            state(creator, "m.room.power_levels", "", &format!(r#"{{"users":{{{users}}}}}"#)),
+            state(creator, "m.room.join_rules", "", r#"{"join_rule":"public"}"#),
+        ],
+    }
+}
+
+pub(crate) async fn create(engine: &Engine, version: &str) -> OwnedRoomId {
+    engine.rooms.create(public_room(version, "alice")).await.unwrap().0
+}
+
+/// Builds events of another branch, signed with the server's own key.
+pub(crate) struct Branch<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) version: &'static RoomVersion,
+    pub(crate) room: OwnedRoomId,
+}
+
+impl Branch<'_> {
+    pub(crate) fn pdu(&self, id: &str) -> Pdu {
+        let num = self.engine.store.event_num(id).unwrap().unwrap();
+        let stored = self.engine.store.event(num).unwrap().unwrap();
+        let json = parlour_event::json::parse_object(self.version, &stored.json).unwrap();
+        Pdu::from_trusted(self.version, id.try_into().unwrap(), json).unwrap()
+    }
+
+    pub(crate) fn build(
+        &self,
+        event: LocalEvent,
+        prev: &[&str],
+        auth: &[&str],
+        ts: u64,
+    ) -> Arc<Pdu> {
+        let reference = |id: &&str| EventReference::to(self.version, &self.pdu(id));
+        let depth = prev.iter().map(|id| self.pdu(id).depth()).max().unwrap() + 1;
+        let builder = PduBuilder {
+            room_id: Some(self.room.clone()),
+            sender: event.sender,
+            event_type: event.event_type,
+            state_key: event.state_key,
+            content: event.content,
+            prev_events: prev.iter().map(reference).collect(),
+            auth_events: auth.iter().map(reference).collect(),
+            depth,
+            origin_server_ts: ts,
+            redacts: None,
+            event_localpart: Some(format!("branch{ts}")),
+        };
+        let name = "parlour.test".try_into().unwrap();
+        Arc::new(builder.build_and_sign(self.version, name, &self.engine.key).unwrap())
+    }
+}
