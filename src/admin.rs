@@ -1,0 +1,3 @@
+//! The administrators' endpoints under `/_synapse/admin`, which operators' tools expect.
+
+pub mod register;

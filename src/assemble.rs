@@ -1,0 +1,199 @@
+//! Puts the server together: the one place that knows every part.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpResponse,
+    http::{Method, header},
+};
+
+use parlour_actors::{Engine, EngineOptions, RoomLimits, Rooms};
+use parlour_storage::StoreOptions;
+
+use crate::{
+    admin,
+    client::{
+        account,
+        account_data::{self, AccountDataContext},
+        accounts::Accounts,
+        aliases::{self, AliasContext},
+        capabilities::{self, CapabilitiesContext},
+        context,
+        create_room::{self, CreateRoomContext},
+        discovery::{self, DiscoveryContext},
+        event,
+        filters::{self, FilterContext},
+        login::{self, LoginContext},
+        members,
+        membership::{self, Members, MembershipContext},
+        messages,
+        passwords::Passwords,
+        profile::{self, ProfileContext},
+        receipts::{self, ReceiptContext},
+        redact,
+        register::{self, RegisterContext},
+        send::{self, SendContext},
+        sessions::Sessions,
+        state,
+        state_write::{self, StateWriteContext},
+        sync::{self, SyncContext},
+        typing::{self, TypingContext},
+        uiaa::Uiaa,
+    },
+    config::DataDir,
+    error::ApiError,
+    http::{Api, RawRequest, RouteOptions, Routes},
+    limits::RateClass,
+    metrics::Metrics,
+    server::{Boot, Service, StartError},
+    view::View,
+};
+
+/// Starts the actors and collects the endpoints. Runs inside the server's actix system.
+///
+/// # Errors
+/// A part does not start.
+pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
+    let engine = start_engine(&boot).await?;
+    let view = View::of(&engine, boot.env.clock.clone());
+    let routes = discovery_routes(&boot)
+        .and(account_routes(&boot, &engine)?)
+        .and(reading_routes(&view))
+        .and(writing_routes(&boot, &engine, &view))
+        .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view))))
+        .and(metrics_routes(boot.metrics.clone(), Some(engine.rooms.clone())));
+    let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes);
+    Ok(service.on_stop(move || async move { engine.stop().await }))
+}
+
+/// What clients ask before they know anything else.
+fn discovery_routes(boot: &Boot) -> Routes {
+    let public_url = boot.config.server.public_url.clone();
+    discovery::routes(Arc::new(DiscoveryContext { public_url }))
+}
+
+/// Accounts, logins and users' own data.
+fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
+    let (config, env, users) = (&boot.config, boot.env.clone(), engine.users.clone());
+    let server_name = config.server.name.clone();
+    let passwords = Passwords::new(config.server.test_mode, config.threads.http, env.clone())
+        .map_err(|error| StartError::Part(error.to_string()))?;
+    let accounts = Accounts::new(users.clone(), passwords, server_name.clone(), env.clone());
+    let register = RegisterContext {
+        accounts: accounts.clone(),
+        uiaa: Uiaa::new(env.clone()),
+        mode: config.registration.mode.clone(),
+    };
+    let secret = config.registration.shared_secret.clone();
+    let shared_secret = admin::register::SharedSecretContext::new(accounts.clone(), secret, env);
+    let login = LoginContext { accounts, public_url: config.server.public_url.clone() };
+    let store = engine.store.clone();
+    let default_room_version = config.rooms.default_version.clone();
+    Ok(register::routes(Arc::new(register))
+        .and(login::routes(Arc::new(login)))
+        .and(account::routes())
+        .and(profile::routes(Arc::new(ProfileContext { users: users.clone(), server_name })))
+        .and(account_data::routes(Arc::new(AccountDataContext { users: users.clone(), store })))
+        .and(filters::routes(Arc::new(FilterContext { users })))
+        .and(capabilities::routes(Arc::new(CapabilitiesContext { default_room_version })))
+        .and(admin::register::routes(Arc::new(shared_secret))))
+}
+
+/// Reading rooms.
+fn reading_routes(view: &View) -> Routes {
+    event::routes(view.clone())
+        .and(state::routes(view.clone()))
+        .and(members::routes(view.clone()))
+        .and(messages::routes(view.clone()))
+        .and(context::routes(view.clone()))
+}
+
+/// Writing to rooms.
+fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
+    let server_name = boot.config.server.name.clone();
+    let (rooms, users) = (engine.rooms.clone(), engine.users.clone());
+    let (directory, view) = (engine.directory.clone(), view.clone());
+    let members = Members {
+        view: view.clone(),
+        rooms: rooms.clone(),
+        users: users.clone(),
+        server_name: server_name.clone(),
+    };
+    let creating = CreateRoomContext {
+        members: members.clone(),
+        directory: directory.clone(),
+        default_version: boot.config.rooms.default_version.clone(),
+    };
+    let state = StateWriteContext { members: members.clone(), directory: directory.clone() };
+    let sending = Arc::new(SendContext { rooms, view: view.clone() });
+    let typing = TypingContext { typing: engine.typing.clone(), view: view.clone() };
+    create_room::routes(Arc::new(creating))
+        .and(membership::routes(Arc::new(MembershipContext {
+            members,
+            directory: directory.clone(),
+        })))
+        .and(send::routes(sending.clone()))
+        .and(redact::routes(sending))
+        .and(state_write::routes(Arc::new(state)))
+        .and(typing::routes(Arc::new(typing)))
+        .and(receipts::routes(Arc::new(ReceiptContext { users, view: view.clone() })))
+        .and(aliases::routes(Arc::new(AliasContext { directory, view, server_name })))
+}
+
+/// What an awake room takes, roughly: an actor, its extremities, and the parsed events that auth
+/// checks read.
+const AWAKE_ROOM_BYTES: u64 = 64 << 10;
+
+/// Opens storage and starts the actors.
+async fn start_engine(boot: &Boot) -> Result<Engine, StartError> {
+    let (config, clock) = (&boot.config, boot.env.clock.clone());
+    let storage = match &config.server.data {
+        DataDir::Memory => None,
+        DataDir::Path(dir) => Some(StoreOptions {
+            cache_bytes: config.memory.index_cache,
+            clock: Some(Arc::new(move || clock.monotonic())),
+            ..StoreOptions::new(dir)
+        }),
+    };
+    let options = EngineOptions {
+        server_name: config.server.name.clone(),
+        storage,
+        state_cache_bytes: config.memory.state_cache,
+        rooms: RoomLimits {
+            threads: config.threads.rooms,
+            // Half of the threads that rooms run on: resolving must not crowd out the talk.
+            resolvers: config.threads.rooms.div_ceil(2),
+            queue_per_room: config.rooms.max_queue,
+            idle: config.rooms.idle_timeout,
+            max_awake: usize::try_from(config.memory.rooms / AWAKE_ROOM_BYTES)
+                .unwrap_or(usize::MAX),
+            ..RoomLimits::default()
+        },
+        env: boot.env.clone(),
+        metrics: Arc::new(boot.metrics.clone()),
+    };
+    Engine::start(options).await.map_err(|error| StartError::Part(error.to_string()))
+}
+
+/// What the metrics endpoint needs to know.
+#[derive(Clone)]
+struct MetricsContext {
+    metrics: Metrics,
+    rooms: Option<Rooms>,
+}
+
+/// `GET /metrics`
+#[must_use]
+pub fn metrics_routes(metrics: Metrics, rooms: Option<Rooms>) -> Routes {
+    let options = RouteOptions::rate(RateClass::Unlimited);
+    let context = MetricsContext { metrics, rooms };
+    Routes::new(Api::Metrics, context).raw(Method::GET, "/metrics", options, scrape).finish()
+}
+
+async fn scrape(context: MetricsContext, _: RawRequest) -> Result<HttpResponse, ApiError> {
+    let MetricsContext { metrics, rooms } = context;
+    rooms.iter().for_each(|rooms| metrics.look_at_rooms(rooms));
+    let text = metrics.render().map_err(ApiError::internal)?;
+    let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    Ok(HttpResponse::Ok().insert_header(kind).body(text))
+}

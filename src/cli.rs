@@ -1,0 +1,150 @@
+//! The command line.
+
+mod maintenance;
+mod progress;
+
+use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::{Args, Parser, Subcommand};
+use parlour_actors::env::{Env, SeededEntropy};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::maintenance::{BackupArgs, MaintenanceError, RepairArgs, RestoreArgs};
+use crate::{
+    assemble::assemble,
+    config::{self, Config, DataDir, Source},
+    logging,
+    server::{self, Running},
+};
+
+/// The exit code of a configuration that makes no sense.
+const BAD_CONFIG: u8 = 2;
+
+/// The exit code of everything else that fails.
+const FAILED: u8 = 1;
+
+#[derive(Debug, Parser)]
+#[command(name = "parlour", version, about = "A Matrix homeserver whose rooms are actors")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(ConfigArgs),
+    /// Check the configuration and say what is wrong with it.
+    CheckConfig(ConfigArgs),
+    /// Copy the data of a server, which may run meanwhile, to a directory.
+    Backup(BackupArgs),
+    /// Make a data directory from a backup.
+    Restore(RestoreArgs),
+    /// Look for damage in the log of a stopped server and, if asked to, repair it.
+    Repair(RepairArgs),
+    /// Build the index of a stopped server again from its log.
+    Reindex(ConfigArgs),
+    /// Print the default configuration, with comments, to begin your own with.
+    GenerateConfig,
+}
+
+#[derive(Debug, Clone, Args)]
+struct ConfigArgs {
+    /// The configuration file; without one the defaults and the environment count.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => load(args).and_then(serve),
+        Command::CheckConfig(args) => load(args).map(|config| {
+            println!("The configuration of {} is good.", config.server.name);
+        }),
+        Command::Backup(args) => {
+            maintain(args.config, |config| maintenance::backup(config, &args.target))
+        }
+        Command::Restore(args) => {
+            maintain(args.config, |config| maintenance::restore(config, &args.backup))
+        }
+        Command::Repair(args) => {
+            maintain(args.config.clone(), |config| maintenance::repair(config, &args))
+        }
+        Command::Reindex(args) => maintain(args, maintenance::reindex),
+        Command::GenerateConfig => {
+            print!("{}", config::DEFAULT);
+            Ok(())
+        }
+    }
+    .map_or_else(|code| code, |()| ExitCode::SUCCESS)
+}
+
+fn load(args: ConfigArgs) -> Result<Config, ExitCode> {
+    Config::load(&Source::process(args.config)).map_err(|error| complain(BAD_CONFIG, error))
+}
+
+fn maintain(
+    args: ConfigArgs,
+    work: impl FnOnce(&Config) -> Result<(), MaintenanceError>,
+) -> Result<(), ExitCode> {
+    let config = load(args)?;
+    work(&config).map_err(|error| complain(FAILED, error))
+}
+
+/// One line on standard error, and the exit code.
+fn complain(code: u8, error: impl Display) -> ExitCode {
+    eprintln!("parlour: {error}");
+    ExitCode::from(code)
+}
+
+fn serve(config: Config) -> Result<(), ExitCode> {
+    logging::start(&config.log).map_err(|error| complain(FAILED, error))?;
+    let env = environment(&config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| complain(FAILED, error))?;
+    let running = server::launch(config, env, assemble).map_err(|error| complain(FAILED, error))?;
+    // Before anybody is told that it runs: whoever stops it then is heard.
+    let signals = runtime.block_on(async { Signals::new() });
+    let signals = signals.map_err(|error| complain(FAILED, error))?;
+    for address in running.addresses() {
+        let scheme = if address.tls { "https" } else { "http" };
+        tracing::info!(address = %address.address, scheme, apis = ?address.apis, "listening");
+    }
+    runtime.block_on(until_signal(running, signals)).map_err(|error| complain(FAILED, error))
+}
+
+/// In test mode ids repeat from run to run; but not where an earlier run's ids are still on disk.
+fn environment(config: &Config) -> Env {
+    let env = Env::system();
+    if config.server.test_mode && config.server.data == DataDir::Memory {
+        return Env { entropy: Arc::new(SeededEntropy::new(0)), ..env };
+    }
+    env
+}
+
+/// What tells the process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
+async fn until_signal(mut running: Running, mut signals: Signals) -> std::io::Result<()> {
+    tokio::select! {
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
+        () = running.ended() => return Err(std::io::Error::other("the server ended by itself")),
+    }
+    running.stop();
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! The client-server API: one file per section of the specification, thin handlers.
+
+pub mod account;
+pub mod account_data;
+pub mod accounts;
+pub mod aliases;
+pub mod capabilities;
+pub mod context;
+pub mod create_room;
+pub mod discovery;
+mod errors;
+pub mod event;
+pub mod filters;
+mod local;
+pub mod login;
+pub mod members;
+pub mod membership;
+pub mod messages;
+pub mod passwords;
+pub mod profile;
+mod reading;
+pub mod receipts;
+pub mod redact;
+pub mod register;
+pub mod send;
+pub mod sessions;
+pub mod state;
+pub mod state_write;
+pub mod sync;
+mod txn;
+pub mod typing;
+pub mod uiaa;

@@ -1,0 +1,163 @@
+//! Account data, global and per room.
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#client-config>
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use bytes::Bytes;
+use parlour_actors::users::Users;
+use parlour_event::RoomNum;
+use parlour_storage::Store;
+use ruma::{
+    RoomId, UserId,
+    api::{
+        client::config::{
+            get_global_account_data, get_room_account_data, set_global_account_data,
+            set_room_account_data,
+        },
+        error::ErrorCode,
+    },
+    serde::Raw,
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    error::ApiError,
+    http::{Api, Caller, RouteOptions, Routes, Ruma},
+    limits::RateClass,
+    push::stored::{PUSH_RULES, push_rules_content},
+};
+
+/// The largest piece of account data, in bytes.
+const MAX_CONTENT: usize = 1 << 20;
+
+/// The longest type, in bytes.
+const MAX_TYPE: usize = 255;
+
+/// Where global account data are, among the rooms.
+const GLOBAL: RoomNum = RoomNum(0);
+
+/// Types that have endpoints of their own.
+const KEPT_BY_SERVER: [&str; 2] = ["m.fully_read", PUSH_RULES];
+
+/// What these endpoints need to know.
+#[derive(Debug)]
+pub struct AccountDataContext {
+    /// Where account data are kept.
+    pub users: Users,
+    /// Which rooms there are.
+    pub store: Store,
+}
+
+/// The endpoints of this file.
+#[must_use]
+pub fn routes(context: Arc<AccountDataContext>) -> Routes {
+    let options = RouteOptions::rate(RateClass::Other).max_body(MAX_CONTENT);
+    Routes::new(Api::Client, context)
+        .route_with(options, set_global)
+        .route_with(options, set_for_room)
+        .route(get_global)
+        .route(get_for_room)
+        .finish()
+}
+
+/// `PUT /_matrix/client/v3/user/{userId}/account_data/{type}`
+async fn set_global(
+    context: Arc<AccountDataContext>,
+    req: Ruma<set_global_account_data::v3::Request>,
+) -> Result<set_global_account_data::v3::Response, ApiError> {
+    own(&req.caller, &req.user_id)?;
+    context.set(&req.user_id, GLOBAL, &req.event_type.to_string(), &req.meta.body).await?;
+    Ok(set_global_account_data::v3::Response::new())
+}
+
+/// `PUT /_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type}`
+async fn set_for_room(
+    context: Arc<AccountDataContext>,
+    req: Ruma<set_room_account_data::v3::Request>,
+) -> Result<set_room_account_data::v3::Response, ApiError> {
+    own(&req.caller, &req.user_id)?;
+    let room = context.room(&req.user_id, &req.room_id)?;
+    context.set(&req.user_id, room, &req.event_type.to_string(), &req.meta.body).await?;
+    Ok(set_room_account_data::v3::Response::new())
+}
+
+/// `GET /_matrix/client/v3/user/{userId}/account_data/{type}`
+async fn get_global(
+    context: Arc<AccountDataContext>,
+    req: Ruma<get_global_account_data::v3::Request>,
+) -> Result<get_global_account_data::v3::Response, ApiError> {
+    own(&req.caller, &req.user_id)?;
+    let content = context.get(&req.user_id, GLOBAL, &req.event_type.to_string())?;
+    Ok(get_global_account_data::v3::Response::new(Raw::from_json(content)))
+}
+
+/// `GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type}`
+async fn get_for_room(
+    context: Arc<AccountDataContext>,
+    req: Ruma<get_room_account_data::v3::Request>,
+) -> Result<get_room_account_data::v3::Response, ApiError> {
+    own(&req.caller, &req.user_id)?;
+    let room = context.room(&req.user_id, &req.room_id)?;
+    let content = context.get(&req.user_id, room, &req.event_type.to_string())?;
+    Ok(get_room_account_data::v3::Response::new(Raw::from_json(content)))
+}
+
+impl AccountDataContext {
+    async fn set(
+        &self,
+        user: &UserId,
+        room: RoomNum,
+        data_type: &str,
+        body: &Bytes,
+    ) -> Result<(), ApiError> {
+        if KEPT_BY_SERVER.contains(&data_type) {
+            let message = format!("{data_type} cannot be set this way");
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Err(ApiError::new(status, ErrorCode::BadJson, message));
+        }
+        if data_type.is_empty() || data_type.len() > MAX_TYPE {
+            let message = format!("A type has 1 to {MAX_TYPE} bytes");
+            return Err(ApiError::invalid_param(message));
+        }
+        // The bridge has checked that a body is an object, if there is one.
+        if body.is_empty() {
+            return Err(ApiError::not_json("The content is missing"));
+        }
+        Ok(self.users.set_account_data(user.as_str(), room, data_type, body.clone()).await?)
+    }
+
+    fn get(
+        &self,
+        user: &UserId,
+        room: RoomNum,
+        data_type: &str,
+    ) -> Result<Box<RawValue>, ApiError> {
+        let content = if room == GLOBAL && data_type == PUSH_RULES {
+            Some(push_rules_content(&self.users, user)?)
+        } else {
+            self.users.account_data(user.as_str(), room, data_type)?
+        };
+        let content = content.ok_or_else(|| ApiError::not_found("There is no such data"))?;
+        serde_json::from_slice(&content).map_err(ApiError::internal)
+    }
+
+    /// A room that the user has, or had, to do with. Of others it isn't told whether they exist.
+    fn room(&self, user: &UserId, room: &RoomId) -> Result<RoomNum, ApiError> {
+        let num = self.store.room_num(room.as_str())?;
+        if let Some(num) = num
+            && self.store.membership(user.as_str(), num)?.is_some()
+        {
+            return Ok(num);
+        }
+        Err(ApiError::not_found("You have never been in this room"))
+    }
+}
+
+fn own(caller: &Caller, user: &UserId) -> Result<(), ApiError> {
+    if caller.user_id == *user {
+        return Ok(());
+    }
+    Err(ApiError::forbidden("Account data of other users are not yours"))
+}

@@ -1,0 +1,228 @@
+//! Room aliases of this server.
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#room-aliases>
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use parlour_actors::directory::{AliasError, Directory};
+use parlour_event::{
+    content::Membership,
+    json::{Object, Value},
+};
+use parlour_storage::schema::AliasEntry;
+use ruma::{
+    OwnedRoomAliasId, OwnedServerName, RoomAliasId, RoomId, ServerName,
+    api::{
+        client::{
+            alias::{create_alias, delete_alias, get_alias},
+            room::aliases,
+        },
+        error::ErrorCode,
+    },
+};
+
+use super::local;
+use crate::{
+    error::ApiError,
+    http::{Api, Caller, Routes, Ruma},
+    view::{RoomView, Standing, View},
+};
+
+/// The longest alias, in bytes.
+const MAX_ALIAS: usize = 255;
+
+/// How many servers an answer names that may know the room.
+const MAX_SERVERS: usize = 50;
+
+/// What these endpoints need to know.
+#[derive(Debug)]
+pub struct AliasContext {
+    /// Where aliases lead.
+    pub directory: Directory,
+    /// Rooms.
+    pub view: View,
+    /// Which aliases are ours.
+    pub server_name: OwnedServerName,
+}
+
+/// The endpoints of this file.
+#[must_use]
+pub fn routes(context: Arc<AliasContext>) -> Routes {
+    Routes::new(Api::Client, context)
+        .route(look_up)
+        .route(create)
+        .route(remove)
+        .route(list)
+        .finish()
+}
+
+/// `GET /_matrix/client/v3/directory/room/{roomAlias}`
+async fn look_up(
+    context: Arc<AliasContext>,
+    req: Ruma<get_alias::v3::Request>,
+) -> Result<get_alias::v3::Response, ApiError> {
+    let (_, room) = context.find(&req.room_alias)?;
+    let found = context.view.store.servers_in_room(room.num, MAX_SERVERS)?;
+    let others = found.into_iter().filter_map(|(server, _)| OwnedServerName::try_from(server).ok());
+    let others = others.filter(|server| *server != context.server_name);
+    let servers = std::iter::once(context.server_name.clone()).chain(others).collect();
+    Ok(get_alias::v3::Response::new(room.room_id, servers))
+}
+
+/// `PUT /_matrix/client/v3/directory/room/{roomAlias}`
+async fn create(
+    context: Arc<AliasContext>,
+    req: Ruma<create_alias::v3::Request>,
+) -> Result<create_alias::v3::Response, ApiError> {
+    let alias = &req.room_alias;
+    check_own(alias, &context.server_name)?;
+    let user = &req.caller.user_id;
+    let room = local::joined_room(&context.view, &req.room_id, user)?;
+    let claim = context.directory.claim(alias.as_str()).map_err(|error| conflict(alias, error))?;
+    let added = context.directory.add(claim, room.num, user.as_str()).await;
+    added.map_err(|error| conflict(alias, error))?;
+    Ok(create_alias::v3::Response::new())
+}
+
+fn conflict(alias: &RoomAliasId, error: AliasError) -> ApiError {
+    match error {
+        AliasError::Taken => {
+            let message = format!("The room alias {alias} exists already");
+            ApiError::new(StatusCode::CONFLICT, ErrorCode::Unknown, message)
+        }
+        other => other.into(),
+    }
+}
+
+/// `DELETE /_matrix/client/v3/directory/room/{roomAlias}`
+///
+/// By who made the alias, who may set the room's canonical alias, and administrators.
+async fn remove(
+    context: Arc<AliasContext>,
+    req: Ruma<delete_alias::v3::Request>,
+) -> Result<delete_alias::v3::Response, ApiError> {
+    let (entry, room) = context.find(&req.room_alias)?;
+    if !context.may_remove(&req.caller, &entry, &room)? {
+        return Err(ApiError::forbidden("The alias is somebody else's"));
+    }
+    context.directory.remove(req.room_alias.as_str(), room.num).await?;
+    Ok(delete_alias::v3::Response::new())
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/aliases`
+async fn list(
+    context: Arc<AliasContext>,
+    req: Ruma<aliases::v3::Request>,
+) -> Result<aliases::v3::Response, ApiError> {
+    let not_allowed = || ApiError::forbidden("You are not in this room");
+    let reader = context.view.reader(&req.room_id, &req.caller.user_id, None)?;
+    let mut reader = reader.ok_or_else(not_allowed)?;
+    let access = reader.access()?.ok_or_else(not_allowed)?;
+    if !matches!(access.standing, Standing::Joined | Standing::Anybody) {
+        return Err(not_allowed());
+    }
+    let aliases = context.directory.aliases_of(reader.room().num)?;
+    let aliases = aliases.into_iter().filter_map(|alias| OwnedRoomAliasId::try_from(alias).ok());
+    Ok(aliases::v3::Response::new(aliases.collect()))
+}
+
+impl AliasContext {
+    fn find(&self, alias: &RoomAliasId) -> Result<(AliasEntry, RoomView), ApiError> {
+        let unknown = || ApiError::not_found(format!("There is no room alias {alias}"));
+        let entry = self.directory.alias(alias.as_str())?.ok_or_else(unknown)?;
+        let room = self.view.room_by_num(entry.room)?.ok_or_else(unknown)?;
+        Ok((entry, room))
+    }
+
+    fn may_remove(
+        &self,
+        caller: &Caller,
+        entry: &AliasEntry,
+        room: &RoomView,
+    ) -> Result<bool, ApiError> {
+        let user = &caller.user_id;
+        if caller.admin || entry.creator == user.as_str() {
+            return Ok(true);
+        }
+        Ok(self.view.membership_of(room, user)? == Some(Membership::Join)
+            && self.view.powers(room)?.may_set(user, "m.room.canonical_alias"))
+    }
+}
+
+/// Checks that an alias is one that this server can give away.
+///
+/// # Errors
+///
+/// `M_INVALID_PARAM`
+pub(crate) fn check_own(alias: &RoomAliasId, own_name: &ServerName) -> Result<(), ApiError> {
+    let localpart = alias.alias();
+    let odd = |c: char| c.is_whitespace() || c.is_control();
+    if localpart.is_empty() || localpart.chars().any(odd) || alias.as_str().len() > MAX_ALIAS {
+        return Err(ApiError::invalid_param("This is not a valid room alias"));
+    }
+    match alias.server_name() == own_name {
+        true => Ok(()),
+        false => Err(ApiError::invalid_param("The alias must end in this server's name")),
+    }
+}
+
+/// Checks the aliases that a new `m.room.canonical_alias` has and the present one has not.
+///
+/// # Errors
+///
+/// `M_INVALID_PARAM` for what is no alias, `M_BAD_ALIAS` for one that leads elsewhere. Aliases of
+/// other servers cannot be looked up, so they count as leading elsewhere.
+pub(crate) fn check_canonical_alias(
+    directory: &Directory,
+    view: &View,
+    room_id: &RoomId,
+    content: &Object,
+) -> Result<(), ApiError> {
+    // A room that does not exist is refused when the event is sent.
+    let Some(room) = view.room(room_id)? else { return Ok(()) };
+    let present = view.current(&room, "m.room.canonical_alias", "")?;
+    let known = present.map(|event| aliases_in(event.content())).transpose();
+    // What stands there already may be anything.
+    let known = known.unwrap_or_default().unwrap_or_default();
+    for alias in aliases_in(content)? {
+        if known.contains(&alias) {
+            continue;
+        }
+        let parsed = <&RoomAliasId>::try_from(alias.as_str());
+        if alias.len() > MAX_ALIAS || parsed.is_err() {
+            return Err(ApiError::invalid_param(format!("{alias} is not a valid room alias")));
+        }
+        if directory.alias(&alias)?.is_none_or(|entry| entry.room != room.num) {
+            return Err(bad_alias(&alias));
+        }
+    }
+    Ok(())
+}
+
+/// 400 `M_BAD_ALIAS`
+pub(crate) fn bad_alias(alias: &str) -> ApiError {
+    let message = format!("The alias {alias} does not lead to this room");
+    ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::BadAlias, message)
+}
+
+/// All aliases in a content of `m.room.canonical_alias`.
+pub(crate) fn aliases_in(content: &Object) -> Result<Vec<String>, ApiError> {
+    let wrong = || ApiError::invalid_param("`alias` and `alt_aliases` must be room aliases");
+    let mut aliases = Vec::new();
+    match content.get("alias") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(alias)) if alias.is_empty() => {}
+        Some(Value::String(alias)) => aliases.push(alias.clone()),
+        Some(_) => return Err(wrong()),
+    }
+    let others = match content.get("alt_aliases") {
+        None | Some(Value::Null) => &[],
+        Some(Value::Array(others)) => others.as_slice(),
+        Some(_) => return Err(wrong()),
+    };
+    for alias in others {
+        aliases.push(alias.as_str().ok_or_else(wrong)?.to_owned());
+    }
+    Ok(aliases)
+}

@@ -1,0 +1,55 @@
+//! Capabilities negotiation.
+//!
+//! Specification:
+//! <https://spec.matrix.org/v1.19/client-server-api/#capabilities-negotiation>
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ruma::{
+    RoomVersionId,
+    api::client::discovery::get_capabilities::{
+        self,
+        v3::{
+            Capabilities, ChangePasswordCapability, ProfileFieldsCapability, RoomVersionStability,
+            RoomVersionsCapability, ThirdPartyIdChangesCapability,
+        },
+    },
+};
+
+use crate::{
+    error::ApiError,
+    http::{Api, Routes, Ruma},
+};
+
+/// What this endpoint needs to know.
+#[derive(Debug)]
+pub struct CapabilitiesContext {
+    /// The version of new rooms.
+    pub default_room_version: RoomVersionId,
+}
+
+/// The endpoint of this file.
+#[must_use]
+pub fn routes(context: Arc<CapabilitiesContext>) -> Routes {
+    Routes::new(Api::Client, context).route(capabilities).finish()
+}
+
+/// `GET /_matrix/client/v3/capabilities`
+///
+/// What the specification takes for granted where it is missing is left out: name and avatar can be
+/// set, there are no login tokens.
+async fn capabilities(
+    context: Arc<CapabilitiesContext>,
+    _: Ruma<get_capabilities::v3::Request>,
+) -> Result<get_capabilities::v3::Response, ApiError> {
+    let mut capabilities = Capabilities::new();
+    let versions = (1..=12_u8).filter_map(|version| version.to_string().try_into().ok());
+    let available: BTreeMap<_, _> =
+        versions.map(|version| (version, RoomVersionStability::Stable)).collect();
+    let default = context.default_room_version.clone();
+    capabilities.room_versions = RoomVersionsCapability::new(default, available);
+    capabilities.change_password = ChangePasswordCapability::new(false);
+    capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
+    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    Ok(get_capabilities::v3::Response::new(capabilities))
+}

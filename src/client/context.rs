@@ -1,0 +1,130 @@
+//! What stands around an event (CS API, "Event context").
+
+use parlour_event::EventNum;
+use parlour_storage::{Direction, schema::StoredEvent};
+use ruma::{
+    api::client::context::get_context::v3::{Request, Response},
+    events::{AnyStateEvent, AnyTimelineEvent},
+    serde::Raw,
+};
+
+use super::reading::{limit, state_events, wants};
+use crate::{
+    error::ApiError,
+    http::{Api, Caller, Routes, Ruma},
+    view::{
+        EventFilter, EventFormat, Fields, GraphToken, Page, PageRequest, Reader, Shown, StateAt,
+        View, ViewError, page::MAX_PAGE,
+    },
+};
+
+/// The endpoint of this file.
+#[must_use]
+pub fn routes(view: View) -> Routes {
+    Routes::new(Api::Client, view).route(context).finish()
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
+async fn context(view: View, call: Ruma<Request>) -> Result<Response, ApiError> {
+    view.run(move |view| read(view, &call.request, &call.caller)).await
+}
+
+/// The pages on both sides of an event.
+struct Around {
+    event: Shown,
+    before: Page,
+    after: Page,
+}
+
+impl Around {
+    fn newest(&self) -> &Shown {
+        self.after.events.last().unwrap_or(&self.event)
+    }
+
+    fn senders(&self) -> Vec<&str> {
+        let around = self.before.events.iter().chain(&self.after.events);
+        let all = around.chain([&self.event]).map(|event| event.sender.as_str());
+        let mut senders: Vec<_> = all.collect();
+        senders.sort_unstable();
+        senders.dedup();
+        senders
+    }
+}
+
+fn read(view: &View, request: &Request, caller: &Caller) -> Result<Response, ApiError> {
+    // One answer for what is not there, what is elsewhere and what may not be seen.
+    let missing = || ApiError::not_found("There is no such event that you could see");
+    let reader = view.reader(&request.room_id, &caller.user_id, Some(&caller.device_id))?;
+    let mut reader = reader.ok_or_else(missing)?;
+    let num = view.store.event_num(request.event_id.as_str())?;
+    let event = num.map(|num| view.store.event(num)).transpose()?;
+    let event = shown(&mut reader, event.flatten().ok_or_else(missing)?)?.ok_or_else(missing)?;
+    let around = look_around(view, &mut reader, request, caller, event)?;
+    let mut response = Response::new();
+    response.start = Some(around.before.next.to_string());
+    response.end = Some(around.after.next.to_string());
+    response.state = state(view, &mut reader, request, &around)?;
+    response.event = Some(around.event.json);
+    response.events_before = around.before.events.into_iter().map(|event| event.json).collect();
+    response.events_after = around.after.events.into_iter().map(|event| event.json).collect();
+    Ok(response)
+}
+
+/// The event itself, if the reader may see it.
+fn shown(reader: &mut Reader, event: StoredEvent) -> Result<Option<Shown>, ViewError> {
+    let seen = reader.judge(&event)?;
+    if !seen.visible {
+        return Ok(None);
+    }
+    let fields = Fields::of(&event)?;
+    let json: Raw<AnyTimelineEvent> = reader.render(&event, &fields, seen, EventFormat::Full)?;
+    let sender = fields.sender.into_owned();
+    Ok(Some(Shown { num: event.num, meta: event.meta, sender, json }))
+}
+
+/// Half of the limit goes to each side; of an odd one, the newer side gets one more.
+fn look_around(
+    view: &View,
+    reader: &mut Reader,
+    request: &Request,
+    caller: &Caller,
+    event: Shown,
+) -> Result<Around, ViewError> {
+    let all = limit(request.limit, request.filter.limit, MAX_PAGE);
+    let until = reader.access()?.and_then(|access| access.until());
+    let ignored = view.ignored_by(&caller.user_id)?;
+    let (depth, pos) = (event.meta.depth, event.meta.pos);
+    let mut side = |direction, from, to, limit| {
+        let filter = EventFilter::new(&request.filter);
+        reader.page(&PageRequest { from, to, direction, limit, filter, ignored: &ignored })
+    };
+    let before = side(Direction::Backward, GraphToken::before(depth, pos), None, all / 2)?;
+    let after = side(Direction::Forward, GraphToken::after(depth, pos), until, all - all / 2)?;
+    Ok(Around { event, before, after })
+}
+
+/// The state at the newest of the events. With lazy loading, of the members only the senders.
+/// Who is merely invited may see messages at most.
+fn state(
+    view: &View,
+    reader: &mut Reader,
+    request: &Request,
+    around: &Around,
+) -> Result<Vec<Raw<AnyStateEvent>>, ViewError> {
+    if reader.access()?.is_some_and(|access| !access.to_state()) {
+        return Ok(Vec::new());
+    }
+    let filter = EventFilter::new(&request.filter);
+    let newest = around.newest();
+    let state = StateAt::after(newest.num, &newest.meta);
+    let nums: Vec<EventNum> = if request.filter.lazy_load_options.is_disabled() {
+        view.state_nums(state)?
+    } else {
+        let mut nums = view.other_nums(state)?;
+        for sender in around.senders() {
+            nums.extend(view.member_num(state, sender)?);
+        }
+        nums
+    };
+    state_events(view, reader, &nums, |event| wants(filter, event))
+}

@@ -1,0 +1,113 @@
+//! What clients are told when a part below fails.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use parlour_actors::users::{
+    AccountDataError, FilterError, ProfileError, RegisterError, UserError,
+};
+use parlour_actors::{RoomError, directory::AliasError, persister::PersistError};
+use parlour_storage::StorageError;
+use ruma::api::error::ErrorCode;
+
+use super::passwords::PasswordError;
+use crate::error::ApiError;
+
+/// After what time somebody who was refused for want of room may come again.
+const BUSY: Duration = Duration::from_secs(1);
+
+fn bad_request(errcode: ErrorCode, message: impl ToString) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, errcode, message.to_string())
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<UserError> for ApiError {
+    fn from(error: UserError) -> Self {
+        match error {
+            UserError::Storage(error) => Self::internal(error),
+            UserError::Persist(error) => Self::unavailable(error),
+            UserError::Busy => Self::limit_exceeded(BUSY),
+        }
+    }
+}
+
+impl From<RegisterError> for ApiError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Taken => bad_request(ErrorCode::UserInUse, error),
+            RegisterError::User(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProfileError> for ApiError {
+    fn from(error: ProfileError) -> Self {
+        match error {
+            ProfileError::UnknownUser => Self::not_found(error.to_string()),
+            ProfileError::TooLarge => bad_request(ErrorCode::ProfileTooLarge, error),
+            ProfileError::User(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccountDataError> for ApiError {
+    fn from(error: AccountDataError) -> Self {
+        match error {
+            AccountDataError::TooMuch => Self::too_large(error.to_string()),
+            AccountDataError::User(error) => error.into(),
+        }
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        match error {
+            FilterError::TooMany => Self::too_large(error.to_string()),
+            FilterError::User(error) => error.into(),
+        }
+    }
+}
+
+impl From<PasswordError> for ApiError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Self::limit_exceeded(BUSY),
+            PasswordError::Hash(_) | PasswordError::Stopped => Self::internal(error),
+        }
+    }
+}
+
+impl From<RoomError> for ApiError {
+    /// Whether a room exists is nobody's business who is not in it.
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::UnknownRoom => Self::forbidden("You are not in this room"),
+            RoomError::Forbidden(_) | RoomError::WrongMembership { .. } => {
+                Self::forbidden(error.to_string())
+            }
+            RoomError::Format(format) if format.is_too_large() => {
+                Self::too_large(format.to_string())
+            }
+            RoomError::Format(format) => Self::bad_json(format.to_string()),
+            RoomError::CreateRefused => bad_request(ErrorCode::InvalidRoomState, error),
+            RoomError::Busy | RoomError::Persist(PersistError::Busy) => Self::limit_exceeded(BUSY),
+            RoomError::Persist(error) => Self::unavailable(error),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<AliasError> for ApiError {
+    fn from(error: AliasError) -> Self {
+        match error {
+            AliasError::Taken => bad_request(ErrorCode::RoomInUse, error),
+            AliasError::TooMany => bad_request(ErrorCode::ResourceLimitExceeded, error),
+            AliasError::User(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Joining, inviting, leaving and being made to leave.
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
+
+mod change;
+
+use std::sync::Arc;
+
+use actix_web::http::StatusCode;
+use parlour_actors::directory::Directory;
+use parlour_event::{
+    content::Membership,
+    json::{Object, Value},
+};
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, UserId,
+    api::{
+        client::membership::{
+            ban_user, forget_room,
+            invite_user::{self, v3::InvitationRecipient},
+            join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room,
+            unban_user,
+        },
+        error::ErrorCode,
+    },
+};
+
+pub(crate) use self::change::ANY;
+pub use self::change::Members;
+use super::local;
+use crate::{
+    error::ApiError,
+    http::{Api, Caller, RouteOptions, Routes, Ruma},
+    limits::RateClass,
+    view::ViewError,
+};
+
+/// Who is in the room in any way, and can be made to leave.
+const PRESENT: &[Membership] = &[Membership::Join, Membership::Invite, Membership::Knock];
+
+/// What these endpoints need to know.
+#[derive(Debug)]
+pub struct MembershipContext {
+    /// Changes memberships.
+    pub members: Members,
+    /// Where aliases lead.
+    pub directory: Directory,
+}
+
+/// The endpoints of this file.
+#[must_use]
+pub fn routes(context: Arc<MembershipContext>) -> Routes {
+    let joining = RouteOptions::rate(RateClass::Join);
+    Routes::new(Api::Client, context)
+        .route_with(joining, join)
+        .route_with(joining, join_by_alias)
+        .route_with(joining, invite)
+        .route(leave)
+        .route(kick)
+        .route(ban)
+        .route(unban)
+        .route(forget)
+        .route(list_joined)
+        .finish()
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/join`
+async fn join(
+    context: Arc<MembershipContext>,
+    req: Ruma<join_room_by_id::v3::Request>,
+) -> Result<join_room_by_id::v3::Response, ApiError> {
+    let room_id = req.room_id.clone();
+    enter(&context.members, &req.caller, &room_id, &req.reason, &req.meta.body).await?;
+    Ok(join_room_by_id::v3::Response::new(room_id))
+}
+
+/// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
+async fn join_by_alias(
+    context: Arc<MembershipContext>,
+    req: Ruma<join_room_by_id_or_alias::v3::Request>,
+) -> Result<join_room_by_id_or_alias::v3::Response, ApiError> {
+    let room_id = match <&RoomId>::try_from(&*req.room_id_or_alias) {
+        Ok(room_id) => room_id.to_owned(),
+        Err(alias) => resolve(&context, alias)?,
+    };
+    enter(&context.members, &req.caller, &room_id, &req.reason, &req.meta.body).await?;
+    Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
+}
+
+fn resolve(context: &MembershipContext, alias: &RoomAliasId) -> Result<OwnedRoomId, ApiError> {
+    let members = &context.members;
+    if alias.server_name() != members.server_name {
+        return Err(no_federation(format!("{alias} belongs to another server")));
+    }
+    let unknown = || ApiError::not_found(format!("There is no room alias {alias}"));
+    let entry = context.directory.alias(alias.as_str())?.ok_or_else(unknown)?;
+    Ok(members.view.room_by_num(entry.room)?.ok_or_else(unknown)?.room_id)
+}
+
+async fn enter(
+    members: &Members,
+    caller: &Caller,
+    room_id: &RoomId,
+    reason: &Option<String>,
+    body: &[u8],
+) -> Result<(), ApiError> {
+    let user = &caller.user_id;
+    let Some(room) = members.view.room(room_id)? else {
+        return Err(unknown_room(room_id, &members.server_name));
+    };
+    let membership = members.view.membership_of(&room, user)?;
+    if membership == Some(Membership::Join) {
+        return Ok(());
+    }
+    if membership != Some(Membership::Invite)
+        && let Some(signed) = third_party_signed(body)?
+    {
+        members.redeem_third_party_invite(&room, user, signed).await?;
+    }
+    let content = content(Membership::Join, reason);
+    members.change(room_id, user, user, content, ANY).await.map(drop)
+}
+
+/// What an identity server has signed, with everything that its signature covers: ruma's type
+/// leaves out what it does not know.
+fn third_party_signed(body: &[u8]) -> Result<Option<Object>, ApiError> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    match local::object(body)?.remove("third_party_signed") {
+        Some(Value::Object(signed)) => Ok(Some(signed)),
+        _ => Ok(None),
+    }
+}
+
+fn unknown_room(room_id: &RoomId, own_name: &OwnedServerName) -> ApiError {
+    match room_id.server_name() {
+        Some(server) if server == own_name => ApiError::not_found("There is no such room"),
+        _ => no_federation("This server does not know the room"),
+    }
+}
+
+/// What needs another server to be asked.
+fn no_federation(what: impl std::fmt::Display) -> ApiError {
+    let message = format!("{what}, and it does not talk to other servers yet");
+    ApiError::new(StatusCode::NOT_FOUND, ErrorCode::Unknown, message)
+}
+
+fn content(membership: Membership, reason: &Option<String>) -> Object {
+    let mut content = local::members([("membership", membership.as_str().into())]);
+    if let Some(reason) = reason {
+        content.insert("reason".to_owned(), reason.as_str().into());
+    }
+    content
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/invite`
+async fn invite(
+    context: Arc<MembershipContext>,
+    req: Ruma<invite_user::v3::Request>,
+) -> Result<invite_user::v3::Response, ApiError> {
+    let InvitationRecipient::UserId(recipient) = &req.recipient else {
+        return Err(no_identity_server());
+    };
+    let content = content(Membership::Invite, &recipient.reason);
+    let (sender, target) = (&req.caller.user_id, &recipient.user_id);
+    context.members.change(&req.room_id, sender, target, content, ANY).await?;
+    Ok(invite_user::v3::Response::new())
+}
+
+/// An invitation by e-mail address or the like: 403 `M_SERVER_NOT_TRUSTED`, since there is no
+/// identity server that this server would ask.
+pub(crate) fn no_identity_server() -> ApiError {
+    let message = "This server trusts no identity server, so it invites nobody by e-mail or phone";
+    ApiError::new(StatusCode::FORBIDDEN, ErrorCode::ServerNotTrusted, message)
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/leave`
+async fn leave(
+    context: Arc<MembershipContext>,
+    req: Ruma<leave_room::v3::Request>,
+) -> Result<leave_room::v3::Response, ApiError> {
+    let (members, user) = (&context.members, &req.caller.user_id);
+    let left = match members.view.room(&req.room_id)? {
+        Some(room) => members.view.membership_of(&room, user)? == Some(Membership::Leave),
+        None => false,
+    };
+    // A client that has lost the first answer asks again, and is told the same.
+    if !left {
+        remove(members, &req.caller, &req.room_id, user, &req.reason, PRESENT).await?;
+    }
+    Ok(leave_room::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/kick`
+async fn kick(
+    context: Arc<MembershipContext>,
+    req: Ruma<kick_user::v3::Request>,
+) -> Result<kick_user::v3::Response, ApiError> {
+    let (members, target) = (&context.members, &req.user_id);
+    remove(members, &req.caller, &req.room_id, target, &req.reason, PRESENT).await?;
+    Ok(kick_user::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/unban`
+async fn unban(
+    context: Arc<MembershipContext>,
+    req: Ruma<unban_user::v3::Request>,
+) -> Result<unban_user::v3::Response, ApiError> {
+    let (members, target) = (&context.members, &req.user_id);
+    remove(members, &req.caller, &req.room_id, target, &req.reason, &[Membership::Ban]).await?;
+    Ok(unban_user::v3::Response::new())
+}
+
+async fn remove(
+    members: &Members,
+    caller: &Caller,
+    room_id: &RoomId,
+    target: &UserId,
+    reason: &Option<String>,
+    from: &'static [Membership],
+) -> Result<(), ApiError> {
+    let content = content(Membership::Leave, reason);
+    members.change(room_id, &caller.user_id, target, content, from).await.map(drop)
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/ban`
+async fn ban(
+    context: Arc<MembershipContext>,
+    req: Ruma<ban_user::v3::Request>,
+) -> Result<ban_user::v3::Response, ApiError> {
+    let content = content(Membership::Ban, &req.reason);
+    let (sender, target) = (&req.caller.user_id, &req.user_id);
+    context.members.change(&req.room_id, sender, target, content, ANY).await?;
+    Ok(ban_user::v3::Response::new())
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/forget`
+async fn forget(
+    context: Arc<MembershipContext>,
+    req: Ruma<forget_room::v3::Request>,
+) -> Result<forget_room::v3::Response, ApiError> {
+    let (members, user) = (&context.members, req.caller.user_id.as_str());
+    let store = &members.view.store;
+    let room = store.room_num(req.room_id.as_str())?;
+    let entry = room.map(|room| store.membership(user, room)).transpose()?.flatten();
+    let (Some(room), Some(entry)) = (room, entry) else {
+        return Err(ApiError::not_found("You were never in this room"));
+    };
+    if !matches!(entry.membership.as_str(), "leave" | "ban") {
+        let message = "You have to leave this room before you can forget it";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::Unknown, message));
+    }
+    members.users.forget_room(user, room, entry.pos).await?;
+    Ok(forget_room::v3::Response::new())
+}
+
+/// `GET /_matrix/client/v3/joined_rooms`
+async fn list_joined(
+    context: Arc<MembershipContext>,
+    req: Ruma<joined_rooms::v3::Request>,
+) -> Result<joined_rooms::v3::Response, ApiError> {
+    let user = req.caller.user_id.clone();
+    let rooms = context.members.view.run(move |view| {
+        let memberships = view.store.memberships(user.as_str())?;
+        let joined = memberships.into_iter().filter(|(_, entry)| entry.membership == "join");
+        let rooms = joined.map(|(num, _)| view.room_by_num(num));
+        let rooms = rooms.filter_map(|room| Some(room.transpose()?.map(|room| room.room_id)));
+        rooms.collect::<Result<Vec<_>, ViewError>>()
+    });
+    Ok(joined_rooms::v3::Response::new(rooms.await?))
+}

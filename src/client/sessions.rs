@@ -1,0 +1,39 @@
+//! Access tokens: from a token to the logged-in device.
+
+use parlour_actors::users::Users;
+use ruma::OwnedUserId;
+
+use crate::{
+    error::ApiError,
+    http::{Authenticator, BoxFuture, Caller},
+};
+
+/// Looks tokens up among the logins of this server's users.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    users: Users,
+}
+
+impl Sessions {
+    /// The logins of these users.
+    #[must_use]
+    pub fn new(users: Users) -> Self {
+        Self { users }
+    }
+
+    fn find(&self, token: &str) -> Result<Caller, ApiError> {
+        let login = self.users.authenticate(token).map_err(ApiError::unavailable)?;
+        let login = login.ok_or_else(|| ApiError::unknown_token(false))?;
+        let account = self.users.account(&login.user).map_err(ApiError::unavailable)?;
+        let account = account.filter(|account| !account.deactivated);
+        let account = account.ok_or_else(|| ApiError::unknown_token(false))?;
+        let user_id = OwnedUserId::try_from(login.user).map_err(ApiError::internal)?;
+        Ok(Caller { user_id, device_id: login.device.into(), admin: account.admin })
+    }
+}
+
+impl Authenticator for Sessions {
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, ApiError>> {
+        Box::pin(std::future::ready(self.find(token)))
+    }
+}

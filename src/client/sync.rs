@@ -1,0 +1,198 @@
+//! Syncing: what is new, at once or as soon as there is something.
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+
+use std::{sync::Arc, time::Duration};
+
+use actix::Addr;
+use parlour_actors::{
+    Engine,
+    env::Clock,
+    notifier::{News, Notifier, Watch},
+    users::Users,
+};
+use ruma::{
+    UserId,
+    api::client::{
+        filter::FilterDefinition,
+        sync::sync_events::v3::{Filter, Request, Response},
+    },
+};
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    error::ApiError,
+    http::{Api, RouteOptions, Routes, Ruma},
+    limits::RateClass,
+    metrics::Metrics,
+    server::{Boot, Shutdown},
+    view::{
+        SyncToken, View,
+        sync::{self, Ask, Syncs},
+    },
+};
+
+/// How long a client may wait at most, whatever it asks for: connections that are silent for
+/// longer are cut by proxies.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// How many answers are made at the same time. When a message wakes a thousand clients, the others
+/// wait for their turn here instead of being refused: they are requests that were let in before.
+const BUILDING: usize = 64;
+
+/// What `/sync` needs to know.
+#[derive(Debug)]
+pub struct SyncContext {
+    view: View,
+    syncs: Arc<Syncs>,
+    users: Users,
+    notifier: Addr<Notifier>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+    building: Semaphore,
+}
+
+/// Counts a parked sync for as long as it lives.
+struct Parked<'a>(&'a Metrics);
+
+impl SyncContext {
+    /// What of the engine `/sync` works with.
+    #[must_use]
+    pub fn new(boot: &Boot, engine: &Engine, view: View) -> Self {
+        Self {
+            syncs: Arc::new(Syncs::new(view.clone(), engine)),
+            view,
+            users: engine.users.clone(),
+            notifier: engine.notifier.clone(),
+            clock: boot.env.clock.clone(),
+            metrics: boot.metrics.clone(),
+            shutdown: boot.shutdown.clone(),
+            building: Semaphore::new(BUILDING),
+        }
+    }
+}
+
+/// The endpoints of this file.
+#[must_use]
+pub fn routes(context: Arc<SyncContext>) -> Routes {
+    // A sync that has nothing to tell waits: it limits itself.
+    let unlimited = RouteOptions::rate(RateClass::Unlimited);
+    Routes::new(Api::Client, context).route_with(unlimited, answer).finish()
+}
+
+/// `GET /_matrix/client/v3/sync`
+///
+/// Not an async function: the request is large, and would be kept while the client waits.
+fn answer(
+    context: Arc<SyncContext>,
+    req: Ruma<Request>,
+) -> impl Future<Output = Result<Response, ApiError>> {
+    let wait = req.timeout.unwrap_or_default().min(MAX_WAIT);
+    let ask = context.ask(req).map(Arc::new);
+    async move { context.follow(ask?, wait).await.map(|response| *response) }
+}
+
+impl SyncContext {
+    fn ask(&self, req: Ruma<Request>) -> Result<Ask, ApiError> {
+        let Ruma { request, caller, .. } = req;
+        let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose()?;
+        Ok(Ask {
+            since,
+            filter: self.filter(&caller.user_id, request.filter)?,
+            user: caller.user_id,
+            device: caller.device_id,
+            full_state: request.full_state,
+            state_after: request.use_state_after,
+        })
+    }
+
+    fn filter(&self, user: &UserId, filter: Option<Filter>) -> Result<FilterDefinition, ApiError> {
+        match filter {
+            None => Ok(FilterDefinition::default()),
+            Some(Filter::FilterDefinition(filter)) => Ok(filter),
+            // ruma takes for an id what it cannot read.
+            Some(Filter::FilterId(text)) if text.starts_with('{') => {
+                Ok(serde_json::from_str(&text)?)
+            }
+            Some(Filter::FilterId(id)) => {
+                let stored = self.users.filter(user.as_str(), &id)?;
+                let stored = stored.ok_or_else(|| ApiError::invalid_param("No such filter"))?;
+                serde_json::from_slice(&stored).map_err(ApiError::internal)
+            }
+            Some(_) => Err(ApiError::invalid_param("This is not a filter")),
+        }
+    }
+
+    /// Answers as soon as there is something new, and at the latest after `wait`.
+    async fn follow(&self, ask: Arc<Ask>, wait: Duration) -> Result<Box<Response>, ApiError> {
+        let is_at_once = ask.since.is_none() || ask.full_state;
+        let deadline = self.clock.monotonic() + wait;
+        // Before the first look: what happens after that look is told here.
+        let mut news = self.watch(&ask.user).await?;
+        loop {
+            let now = self.syncs.now();
+            if ask.since.is_some_and(|since| since.pos > now.pos) {
+                return Err(ApiError::invalid_param("The token since is of another server"));
+            }
+            let response = self.build(&ask, now).await?;
+            if is_at_once || !sync::is_empty(&response) {
+                return Ok(response);
+            }
+            drop(response);
+            if !self.park(&mut news, now, deadline).await {
+                return Ok(Box::new(sync::nothing(now)));
+            }
+        }
+    }
+
+    async fn watch(&self, user: &UserId) -> Result<watch::Receiver<News>, ApiError> {
+        let watch = Watch { user: user.to_string() };
+        Ok(self.notifier.send(watch).await.map_err(ApiError::unavailable)??)
+    }
+
+    async fn build(&self, ask: &Arc<Ask>, now: SyncToken) -> Result<Box<Response>, ApiError> {
+        let _turn = self.building.acquire().await.map_err(ApiError::unavailable)?;
+        let (syncs, ask) = (self.syncs.clone(), ask.clone());
+        self.view.run(move |_| syncs.build(&ask, now).map(Box::new)).await
+    }
+
+    /// Waits for something that `now` does not have; `false` if it is time to answer without.
+    async fn park(
+        &self,
+        news: &mut watch::Receiver<News>,
+        now: SyncToken,
+        deadline: Duration,
+    ) -> bool {
+        let left = deadline.saturating_sub(self.clock.monotonic());
+        if left.is_zero() || self.shutdown.is_requested() {
+            return false;
+        }
+        let _parked = Parked::new(&self.metrics);
+        let woken = tokio::select! {
+            woken = news.wait_for(|news| news.pos > now.pos || news.typing > now.typing) => {
+                // Without a notifier nothing will ever be told.
+                woken.is_ok()
+            }
+            () = tokio::time::sleep(left) => false,
+            () = self.shutdown.requested() => false,
+        };
+        if woken {
+            self.metrics.sync_wakeups.inc();
+        }
+        woken
+    }
+}
+
+impl<'a> Parked<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.parked_syncs.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        self.0.parked_syncs.dec();
+    }
+}

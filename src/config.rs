@@ -1,0 +1,207 @@
+//! The configuration: where it comes from, and what it is once it has been checked.
+//!
+//! `raw` is what can be written in a file, `validate` turns it into [`Config`], which holds only
+//! what makes sense; nothing behind it checks again.
+
+mod layers;
+mod raw;
+mod validate;
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use ruma::{OwnedServerName, RoomVersionId};
+use tracing_subscriber::filter::Targets;
+
+pub use self::layers::Source;
+use crate::{http::Api, limits::RateLimitConfig};
+
+/// The commented default, as it is shipped.
+pub const DEFAULT: &str = include_str!("../config/parlour.toml");
+
+/// Why there is no configuration: one line that says what is wrong and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub(crate) String);
+
+/// A configuration that makes sense.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Ourselves.
+    pub server: ServerConfig,
+    /// At least one.
+    pub listeners: Vec<ListenerConfig>,
+    /// Who may make an account.
+    pub registration: RegistrationConfig,
+    /// Rooms.
+    pub rooms: RoomsConfig,
+    /// Rate limits; off in test mode.
+    pub rate_limits: RateLimitConfig,
+    /// The largest body of a client's request, in bytes.
+    pub max_client_body: usize,
+    /// The largest body of another server's request, in bytes.
+    pub max_federation_body: usize,
+    /// Other servers.
+    pub federation: FederationConfig,
+    /// How much memory caches may take.
+    pub memory: MemoryConfig,
+    /// How many threads.
+    pub threads: ThreadsConfig,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// The server itself.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The part after the colon in user ids.
+    pub name: OwnedServerName,
+    /// Where everything is kept.
+    pub data: DataDir,
+    /// What clients are told to connect to, without a slash at its end.
+    pub public_url: Option<String>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Limits off, cheap password hashing, repeatable ids where nothing outlives the process.
+    pub test_mode: bool,
+}
+
+/// Where everything is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataDir {
+    /// Nowhere: it is forgotten at the stop.
+    Memory,
+    /// In this directory.
+    Path(PathBuf),
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Address and port; port 0 chooses a free one.
+    pub address: SocketAddr,
+    /// Which endpoints it serves, at least one.
+    pub apis: BTreeSet<Api>,
+    /// Certificate and key; none for plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Who may make an account.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistrationConfig {
+    /// Over the client-server API.
+    pub mode: RegistrationMode,
+    /// With `/_synapse/admin/v1/register`, by who knows this secret.
+    pub shared_secret: Option<String>,
+}
+
+/// Who may make an account over the client-server API.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RegistrationMode {
+    /// Everybody.
+    Open,
+    /// Programs on this machine.
+    Local,
+    /// Who has one of these tokens (`m.login.registration_token`).
+    Token(Vec<String>),
+    /// Nobody.
+    Closed,
+}
+
+impl std::fmt::Debug for RegistrationConfig {
+    // Tokens and secret are not for logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistrationConfig").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for RegistrationMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "Open",
+            Self::Local => "Local",
+            Self::Token(_) => "Token",
+            Self::Closed => "Closed",
+        })
+    }
+}
+
+/// Rooms.
+#[derive(Debug, Clone)]
+pub struct RoomsConfig {
+    /// The version of new rooms.
+    pub default_version: RoomVersionId,
+    /// After how long a room leaves memory.
+    pub idle_timeout: Duration,
+    /// How many requests may wait for one room.
+    pub max_queue: usize,
+}
+
+/// Other servers.
+#[derive(Debug, Clone)]
+pub struct FederationConfig {
+    /// PEM files with certificate authorities that are trusted besides the usual ones.
+    pub extra_ca_files: Vec<PathBuf>,
+    /// Private ranges that requests may go to.
+    pub allowed_private_ranges: Vec<IpNet>,
+}
+
+/// How much memory caches may take, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// The index's cache.
+    pub index_cache: u64,
+    /// The cache of room states.
+    pub state_cache: u64,
+    /// Awake rooms.
+    pub rooms: u64,
+}
+
+/// How many threads, at least one each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadsConfig {
+    /// That serve HTTP.
+    pub http: usize,
+    /// That run rooms.
+    pub rooms: usize,
+}
+
+/// Logging.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// What is logged.
+    pub filter: Targets,
+    /// How it looks.
+    pub format: LogFormat,
+    /// Whether each request is.
+    pub requests: bool,
+}
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one JSON object per line.
+    Json,
+}
+
+impl Config {
+    /// Reads the layers (default, file, environment) and checks them.
+    ///
+    /// # Errors
+    /// A file cannot be read, a key is unknown, a value makes no sense.
+    pub fn load(source: &Source) -> Result<Self, ConfigError> {
+        validate::validate(layers::read(source)?)
+    }
+}

@@ -1,0 +1,138 @@
+//! The configuration as it is written: every key of `config/parlour.toml`, and no other.
+
+use serde::Deserialize;
+
+use super::LogFormat;
+use crate::http::Api;
+
+/// The whole file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Raw {
+    pub(crate) server: Server,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) registration: Registration,
+    pub(crate) rooms: Rooms,
+    pub(crate) limits: Limits,
+    pub(crate) federation: Federation,
+    pub(crate) memory: Memory,
+    pub(crate) threads: Threads,
+    pub(crate) log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Server {
+    pub(crate) name: String,
+    pub(crate) data_dir: String,
+    pub(crate) public_url: String,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) test_mode: bool,
+}
+
+/// `[[listeners]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    pub(crate) address: String,
+    pub(crate) port: u16,
+    pub(crate) apis: Vec<Api>,
+    #[serde(default)]
+    pub(crate) tls_certificate: String,
+    #[serde(default)]
+    pub(crate) tls_key: String,
+}
+
+/// Who may make an account over the client-server API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RegistrationMode {
+    Open,
+    Local,
+    Token,
+    Closed,
+}
+
+/// `[registration]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registration {
+    pub(crate) mode: RegistrationMode,
+    pub(crate) tokens: Vec<String>,
+    pub(crate) shared_secret: String,
+}
+
+impl std::fmt::Debug for Registration {
+    // Tokens and secret are not for logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registration").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}
+
+/// `[rooms]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rooms {
+    pub(crate) default_version: String,
+    pub(crate) idle_seconds: u64,
+    pub(crate) max_queue: usize,
+}
+
+/// A rate limit.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rate {
+    pub(crate) per_second: f64,
+    pub(crate) burst: u32,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    pub(crate) enabled: bool,
+    pub(crate) max_keys: usize,
+    pub(crate) login: Rate,
+    pub(crate) registration: Rate,
+    pub(crate) message: Rate,
+    pub(crate) join: Rate,
+    pub(crate) other: Rate,
+    pub(crate) max_client_body: usize,
+    pub(crate) max_federation_body: usize,
+}
+
+/// `[federation]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Federation {
+    pub(crate) extra_ca_files: Vec<String>,
+    pub(crate) allowed_private_ranges: Vec<String>,
+}
+
+/// `[memory]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Memory {
+    pub(crate) budget: u64,
+    pub(crate) index_cache_percent: u64,
+    pub(crate) state_cache_percent: u64,
+    pub(crate) rooms_percent: u64,
+}
+
+/// `[threads]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Threads {
+    pub(crate) http: usize,
+    pub(crate) rooms: usize,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+    pub(crate) format: LogFormat,
+    pub(crate) requests: bool,
+}

@@ -1,0 +1,293 @@
+//! From what is written to what makes sense.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use ruma::{RoomVersionId, ServerName};
+
+use super::{
+    Config, ConfigError, DataDir, FederationConfig, ListenerConfig, LogConfig, MemoryConfig,
+    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, ThreadsConfig, TlsFiles,
+    raw::{self, Raw},
+};
+use crate::limits::{Rate, RateLimitConfig};
+
+/// The least memory a server can run with, in bytes.
+const MIN_BUDGET: u64 = 16 << 20;
+
+/// The smallest limit for bodies, in bytes: an event of the largest size must fit.
+const MIN_BODY: usize = 65_536;
+
+/// The largest limit for bodies, in bytes: they are held in memory.
+const MAX_BODY: usize = 256 << 20;
+
+type Checked<T> = Result<T, ConfigError>;
+
+fn wrong<T>(key: &str, what: impl std::fmt::Display) -> Checked<T> {
+    Err(ConfigError(format!("key `{key}`: {what}")))
+}
+
+pub(super) fn validate(raw: Raw) -> Checked<Config> {
+    let server = server(raw.server)?;
+    let listeners = listeners(raw.listeners, server.test_mode)?;
+    Ok(Config {
+        rate_limits: rate_limits(&raw.limits, server.test_mode)?,
+        max_client_body: body("limits.max_client_body", raw.limits.max_client_body)?,
+        max_federation_body: body("limits.max_federation_body", raw.limits.max_federation_body)?,
+        server,
+        listeners,
+        registration: registration(raw.registration)?,
+        rooms: rooms(&raw.rooms)?,
+        federation: FederationConfig {
+            extra_ca_files: raw.federation.extra_ca_files.into_iter().map(PathBuf::from).collect(),
+            allowed_private_ranges: ranges(
+                "federation.allowed_private_ranges",
+                &raw.federation.allowed_private_ranges,
+            )?,
+        },
+        memory: memory(raw.memory)?,
+        threads: ThreadsConfig {
+            http: threads(raw.threads.http),
+            rooms: threads(raw.threads.rooms),
+        },
+        log: log(&raw.log)?,
+    })
+}
+
+fn server(raw: raw::Server) -> Checked<ServerConfig> {
+    let Ok(name) = ServerName::parse(&raw.name) else {
+        return wrong(
+            "server.name",
+            format_args!(
+                "`{}` is not a server name; write a host name, such as example.org",
+                raw.name
+            ),
+        );
+    };
+    let data = match raw.data_dir.as_str() {
+        "" => return wrong("server.data_dir", "write a directory, or \"memory\""),
+        "memory" => DataDir::Memory,
+        path => DataDir::Path(path.into()),
+    };
+    Ok(ServerConfig {
+        name,
+        data,
+        public_url: public_url(&raw.public_url)?,
+        trusted_proxies: ranges("server.trusted_proxies", &raw.trusted_proxies)?,
+        test_mode: raw.test_mode,
+    })
+}
+
+fn public_url(text: &str) -> Checked<Option<String>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    match text.parse::<http::Uri>() {
+        Ok(uri) if is_web && uri.host().is_some() && uri.query().is_none() => {
+            Ok(Some(text.trim_end_matches('/').to_owned()))
+        }
+        _ => wrong(
+            "server.public_url",
+            format_args!("`{text}` is not a URL; write one such as https://matrix.example.org"),
+        ),
+    }
+}
+
+/// A range, or one address.
+fn ranges(key: &str, texts: &[String]) -> Checked<Vec<IpNet>> {
+    let parse = |text: &String| {
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.or_else(|_| {
+            wrong(
+                key,
+                format_args!("`{text}` is not an address range; write one such as 10.0.0.0/8"),
+            )
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn listeners(raw: Vec<raw::Listener>, test_mode: bool) -> Checked<Vec<ListenerConfig>> {
+    if raw.is_empty() {
+        return wrong("listeners", "there is none; write at least one [[listeners]]");
+    }
+    let listeners: Vec<ListenerConfig> = raw
+        .into_iter()
+        .enumerate()
+        .map(|(number, raw)| listener(number, raw, test_mode))
+        .collect::<Checked<_>>()?;
+    for (number, listener) in listeners.iter().enumerate() {
+        let address = listener.address;
+        if address.port() != 0 && listeners.iter().take(number).any(|l| l.address == address) {
+            return wrong("listeners", format_args!("{address} stands there twice; remove one"));
+        }
+    }
+    Ok(listeners)
+}
+
+fn listener(number: usize, raw: raw::Listener, test_mode: bool) -> Checked<ListenerConfig> {
+    let key = |name: &str| format!("listeners[{number}].{name}");
+    let Ok(ip) = raw.address.parse::<IpAddr>() else {
+        return wrong(
+            &key("address"),
+            format_args!(
+                "`{}` is not an address; write 127.0.0.1, ::1, 0.0.0.0 or ::",
+                raw.address
+            ),
+        );
+    };
+    if test_mode && !ip.is_loopback() {
+        return wrong(
+            &key("address"),
+            format_args!(
+                "others can reach {ip}, and server.test_mode is on; use 127.0.0.1 or turn it off"
+            ),
+        );
+    }
+    if raw.apis.is_empty() {
+        return wrong(
+            &key("apis"),
+            "it is empty; name at least one of client, federation, admin, metrics",
+        );
+    }
+    let tls = match (raw.tls_certificate.is_empty(), raw.tls_key.is_empty()) {
+        (true, true) => None,
+        (false, false) => {
+            Some(TlsFiles { certificate: raw.tls_certificate.into(), key: raw.tls_key.into() })
+        }
+        (false, true) => {
+            return wrong(&key("tls_key"), "there is a certificate, so the key is needed, too");
+        }
+        (true, false) => {
+            return wrong(
+                &key("tls_certificate"),
+                "there is a key, so the certificate is needed, too",
+            );
+        }
+    };
+    let address = SocketAddr::new(ip, raw.port);
+    Ok(ListenerConfig { address, apis: raw.apis.into_iter().collect(), tls })
+}
+
+fn registration(raw: raw::Registration) -> Checked<RegistrationConfig> {
+    let mode = match raw.mode {
+        raw::RegistrationMode::Open => RegistrationMode::Open,
+        raw::RegistrationMode::Local => RegistrationMode::Local,
+        raw::RegistrationMode::Closed => RegistrationMode::Closed,
+        raw::RegistrationMode::Token if raw.tokens.is_empty() => {
+            return wrong("registration.tokens", "mode is \"token\", but there is none; add one");
+        }
+        raw::RegistrationMode::Token => RegistrationMode::Token(raw.tokens.clone()),
+    };
+    // The grammar of CS API, "Token-authenticated registration".
+    let good = |token: &String| {
+        let letters = |c: char| c.is_ascii_alphanumeric() || "._~-".contains(c);
+        (1..=64).contains(&token.len()) && token.chars().all(letters)
+    };
+    if !raw.tokens.iter().all(good) {
+        return wrong(
+            "registration.tokens",
+            "a token has 1 to 64 of the characters A-Z a-z 0-9 . _ ~ -",
+        );
+    }
+    let shared_secret = Some(raw.shared_secret).filter(|secret| !secret.is_empty());
+    Ok(RegistrationConfig { mode, shared_secret })
+}
+
+fn rooms(raw: &raw::Rooms) -> Checked<RoomsConfig> {
+    let known = (1..=12).any(|version: u8| version.to_string() == raw.default_version);
+    let version = RoomVersionId::try_from(raw.default_version.as_str());
+    let (true, Ok(default_version)) = (known, version) else {
+        return wrong(
+            "rooms.default_version",
+            format_args!("`{}` is not one of \"1\" to \"12\"", raw.default_version),
+        );
+    };
+    if raw.max_queue == 0 {
+        return wrong("rooms.max_queue", "0 would refuse everything; write 1 or more");
+    }
+    if raw.idle_seconds == 0 {
+        return wrong("rooms.idle_seconds", "0 would drop rooms at once; write 1 or more");
+    }
+    Ok(RoomsConfig {
+        default_version,
+        idle_timeout: Duration::from_secs(raw.idle_seconds),
+        max_queue: raw.max_queue,
+    })
+}
+
+fn rate_limits(raw: &raw::Limits, test_mode: bool) -> Checked<RateLimitConfig> {
+    let rate = |name: &str, raw: raw::Rate| {
+        let key = format!("limits.{name}");
+        if !(raw.per_second.is_finite() && raw.per_second > 0.0) {
+            return wrong(
+                &key,
+                "per_second must be above 0; to have no limits, set limits.enabled = false",
+            );
+        }
+        if raw.burst == 0 {
+            return wrong(&key, "burst must be at least 1");
+        }
+        Ok(Rate { per_second: raw.per_second, burst: raw.burst })
+    };
+    if raw.max_keys == 0 {
+        return wrong("limits.max_keys", "must be at least 1");
+    }
+    Ok(RateLimitConfig {
+        enabled: raw.enabled && !test_mode,
+        max_keys: raw.max_keys,
+        login: rate("login", raw.login)?,
+        registration: rate("registration", raw.registration)?,
+        message: rate("message", raw.message)?,
+        join: rate("join", raw.join)?,
+        other: rate("other", raw.other)?,
+    })
+}
+
+fn body(key: &str, bytes: usize) -> Checked<usize> {
+    if (MIN_BODY..=MAX_BODY).contains(&bytes) {
+        return Ok(bytes);
+    }
+    wrong(key, format_args!("{bytes} is not between {MIN_BODY} and {MAX_BODY}"))
+}
+
+fn memory(raw: raw::Memory) -> Checked<MemoryConfig> {
+    if raw.budget < MIN_BUDGET {
+        return wrong(
+            "memory.budget",
+            format_args!("{} bytes are too few; write at least {MIN_BUDGET}", raw.budget),
+        );
+    }
+    let parts = [raw.index_cache_percent, raw.state_cache_percent, raw.rooms_percent];
+    let sum = parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(*part));
+    if sum != Some(100) || parts.contains(&0) {
+        return wrong("memory", "the three percentages must be above 0 and add up to 100");
+    }
+    let share = |percent: u64| raw.budget / 100 * percent;
+    Ok(MemoryConfig {
+        index_cache: share(raw.index_cache_percent),
+        state_cache: share(raw.state_cache_percent),
+        rooms: share(raw.rooms_percent),
+    })
+}
+
+fn threads(configured: usize) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        some => some,
+    }
+}
+
+fn log(raw: &raw::Log) -> Checked<LogConfig> {
+    match raw.level.parse() {
+        Ok(filter) => Ok(LogConfig { filter, format: raw.format, requests: raw.requests }),
+        Err(error) => {
+            wrong("log.level", format_args!("`{}`: {error}; write one such as info", raw.level))
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Who asks: from the authentication scheme in a request's metadata to a caller.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use ruma::{
+    OwnedDeviceId, OwnedUserId, UserId,
+    api::auth_scheme::{
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+        NoAuthentication,
+    },
+};
+
+use crate::error::ApiError;
+
+/// A boxed future that stays on its thread, as actix's do.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A logged-in device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub user_id: OwnedUserId,
+    /// The device whose token it is.
+    pub device_id: OwnedDeviceId,
+    /// Whether the user may use the administrators' endpoints.
+    pub admin: bool,
+}
+
+/// Looks access tokens up.
+pub trait Authenticator: Send + Sync {
+    /// The device that has this token.
+    ///
+    /// Fails with [`ApiError::unknown_token`] for a token that is not (or no longer) good, and
+    /// with [`ApiError::unavailable`] when that cannot be found out.
+    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, ApiError>>;
+}
+
+/// Knows nobody: every token is unknown.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSessions;
+
+impl Authenticator for NoSessions {
+    fn authenticate<'a>(&'a self, _token: &'a str) -> BoxFuture<'a, Result<Caller, ApiError>> {
+        Box::pin(std::future::ready(Err(ApiError::unknown_token(false))))
+    }
+}
+
+/// What the schemes check with.
+#[derive(Clone)]
+pub struct Authenticators {
+    /// Looks up clients' access tokens.
+    pub clients: Arc<dyn Authenticator>,
+}
+
+impl fmt::Debug for Authenticators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticators").finish_non_exhaustive()
+    }
+}
+
+/// An authentication scheme of ruma's metadata that this server can check.
+pub trait Scheme: AuthScheme {
+    /// What a handler learns about who asks.
+    type Caller: std::fmt::Debug + 'static;
+
+    /// Checks the request's credentials.
+    fn authenticate(
+        request: &http::Request<&[u8]>,
+        with: &Authenticators,
+    ) -> impl Future<Output = Result<Self::Caller, ApiError>>;
+
+    /// Whose rate limits apply.
+    fn user(caller: &Self::Caller) -> Option<&UserId>;
+}
+
+/// Schemes that never look at a token. There are no application services yet, so where only their
+/// tokens would count (login, registration), none does.
+macro_rules! nobody {
+    ($($scheme:ty),*) => {$(
+        impl Scheme for $scheme {
+            type Caller = ();
+
+            async fn authenticate(
+                _: &http::Request<&[u8]>,
+                _: &Authenticators,
+            ) -> Result<(), ApiError> {
+                Ok(())
+            }
+
+            fn user((): &()) -> Option<&UserId> {
+                None
+            }
+        }
+    )*};
+}
+
+nobody!(NoAuthentication, NoAccessToken, AppserviceTokenOptional);
+
+impl Scheme for AccessToken {
+    type Caller = Caller;
+
+    async fn authenticate(
+        request: &http::Request<&[u8]>,
+        with: &Authenticators,
+    ) -> Result<Caller, ApiError> {
+        // A header of another scheme or an unreadable query holds no token: for the client that
+        // is the same as none.
+        let token = Self::extract_authentication(request)
+            .map_err(|_| ApiError::missing_token("This endpoint needs an access token"))?;
+        with.clients.authenticate(&token).await
+    }
+
+    fn user(caller: &Caller) -> Option<&UserId> {
+        Some(&caller.user_id)
+    }
+}
+
+impl Scheme for AccessTokenOptional {
+    type Caller = Option<Caller>;
+
+    async fn authenticate(
+        request: &http::Request<&[u8]>,
+        with: &Authenticators,
+    ) -> Result<Option<Caller>, ApiError> {
+        match Self::extract_authentication(request) {
+            Ok(Some(token)) => with.clients.authenticate(&token).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn user(caller: &Option<Caller>) -> Option<&UserId> {
+        caller.as_ref().map(|caller| &*caller.user_id)
+    }
+}

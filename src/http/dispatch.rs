@@ -1,0 +1,215 @@
+//! What happens to every request, once.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{
+        Method,
+        header::{self, HeaderMap, HeaderValue},
+    },
+    web::{Data, Payload},
+};
+use futures_util::FutureExt as _;
+use ipnet::IpNet;
+use parlour_actors::env::Clock;
+
+use super::{Api, Authenticators, Peer, RawRequest, RequestMeta, Router, body, router::Found};
+use crate::{error::ApiError, limits::RateLimits, metrics::Metrics};
+
+/// The longest `User-Agent` that is kept.
+const MAX_USER_AGENT: usize = 256;
+
+/// The template of requests that lead nowhere: their paths are a stranger's choice, and would be
+/// labels without number.
+const UNMATCHED: &str = "(unmatched)";
+
+/// What all endpoints of a server have in common.
+#[derive(Debug)]
+pub struct HttpShared {
+    /// Who may ask.
+    pub authenticators: Arc<Authenticators>,
+    /// How often.
+    pub limits: Arc<RateLimits>,
+    /// Where it is counted.
+    pub metrics: Metrics,
+    /// How long it took.
+    pub clock: Arc<dyn Clock>,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The largest body of a client's or administrator's request, in bytes.
+    pub max_client_body: usize,
+    /// The largest body of another server's request, in bytes.
+    pub max_federation_body: usize,
+    /// Whether each request is logged.
+    pub log_requests: bool,
+    /// The number of the last request.
+    pub last_request: AtomicU64,
+}
+
+/// A request on its way to its endpoint.
+pub struct Call {
+    pub(super) method: Method,
+    pub(super) path_and_query: String,
+    pub(super) headers: HeaderMap,
+    pub(super) path_args: Vec<String>,
+    pub(super) meta: RequestMeta,
+    pub(super) shared: Arc<HttpShared>,
+}
+
+impl std::fmt::Debug for Call {
+    // Headers and query string hold tokens, and must not reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("request_id", &self.meta.request_id).finish()
+    }
+}
+
+impl Call {
+    pub(super) fn into_raw(self) -> RawRequest {
+        let query = self.path_and_query.split_once('?').map_or("", |(_, query)| query).to_owned();
+        RawRequest {
+            meta: self.meta,
+            path_args: self.path_args,
+            query,
+            headers: self.headers,
+            authenticators: Arc::clone(&self.shared.authenticators),
+        }
+    }
+}
+
+/// actix-web's only handler.
+pub(crate) async fn dispatch(
+    request: HttpRequest,
+    payload: Payload,
+    shared: Data<HttpShared>,
+    router: Data<Router>,
+) -> HttpResponse {
+    let mut response = if request.method() == Method::OPTIONS {
+        HttpResponse::NoContent().finish()
+    } else {
+        observed(&request, payload, shared.into_inner(), &router).await
+    };
+    add_cors(response.headers_mut());
+    response
+}
+
+/// The three headers that CS API section 3.1 ("Web browser clients") asks for.
+fn add_cors(headers: &mut HeaderMap) {
+    const CORS: [(header::HeaderName, &str); 3] = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, DELETE, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "X-Requested-With, Content-Type, Authorization"),
+    ];
+    for (name, value) in CORS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+/// Answers a request; counts and logs it. Never its query string, headers or body.
+async fn observed(
+    request: &HttpRequest,
+    payload: Payload,
+    shared: Arc<HttpShared>,
+    router: &Router,
+) -> HttpResponse {
+    let request_id = shared.last_request.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    let start = shared.clock.monotonic();
+    let found = router.find(request.method(), request.uri().path());
+    let template = found.as_ref().map_or(UNMATCHED, |found| found.route.path);
+    let result = match found {
+        Ok(found) => answer(request, payload, &shared, found, request_id).await,
+        Err(error) => Err(error),
+    };
+    let response = result.unwrap_or_else(|error| {
+        note(&shared.metrics, request_id, template, &error);
+        error.into_response(request_id)
+    });
+    let took = shared.clock.monotonic().saturating_sub(start);
+    finish(&shared, request_id, request.method(), template, response.status().as_u16(), took);
+    response
+}
+
+async fn answer(
+    request: &HttpRequest,
+    payload: Payload,
+    shared: &Arc<HttpShared>,
+    found: Found<'_>,
+    request_id: u64,
+) -> Result<HttpResponse, ApiError> {
+    let Found { route, path_args } = found;
+    let usual = match route.api {
+        Api::Federation => shared.max_federation_body,
+        Api::Client | Api::Admin | Api::Metrics => shared.max_client_body,
+    };
+    let body = body::read(request, payload, route.options.max_body.unwrap_or(usual)).await?;
+    let peer = Peer::of(request, &shared.trusted_proxies);
+    let uri = request.uri();
+    let call = Call {
+        method: request.method().clone(),
+        path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        headers: request.headers().clone(),
+        path_args,
+        meta: RequestMeta { peer, request_id, user_agent: user_agent(request), body },
+        shared: Arc::clone(shared),
+    };
+    // A panic in one handler is that request's failure alone.
+    match AssertUnwindSafe(async { (route.endpoint)(call).await }).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => Err(ApiError::internal("the handler panicked")),
+    }
+}
+
+fn user_agent(request: &HttpRequest) -> Option<String> {
+    let value = request.headers().get(header::USER_AGENT)?.to_str().ok()?;
+    Some(value.chars().take(MAX_USER_AGENT).collect())
+}
+
+/// Logs what went wrong inside, and counts what was refused.
+fn note(metrics: &Metrics, request_id: u64, template: &str, error: &ApiError) {
+    if let Some(why) = error.internal_reason() {
+        let request_id = format_args!("{request_id:016x}");
+        tracing::error!(%request_id, path = template, why, "request failed inside");
+    }
+    match error.status().as_u16() {
+        429 => metrics.refused("rate_limit"),
+        413 => metrics.refused("too_large"),
+        503 => metrics.refused("unavailable"),
+        _ => {}
+    }
+}
+
+fn finish(
+    shared: &HttpShared,
+    request_id: u64,
+    method: &Method,
+    template: &str,
+    status: u16,
+    took: Duration,
+) {
+    shared.metrics.request(template, method_label(method), status, took);
+    if shared.log_requests {
+        let request_id = format_args!("{request_id:016x}");
+        let ms = took.as_secs_f64() * 1000.0;
+        let method = method_label(method);
+        tracing::info!(%request_id, method, path = template, status, ms, "request");
+    }
+}
+
+/// Methods are a stranger's choice, too.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        _ => "other",
+    }
+}

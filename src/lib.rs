@@ -1,0 +1,18 @@
+//! Parlour: a Matrix homeserver whose rooms are actors.
+//!
+//! This package is the outermost: configuration, HTTP and the binary. A program that embeds the
+//! server loads a [`config::Config`] and calls [`server::launch`] with [`assemble::assemble`].
+
+pub mod admin;
+pub mod assemble;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod limits;
+pub mod logging;
+pub mod metrics;
+pub mod push;
+pub mod server;
+pub mod view;

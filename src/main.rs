@@ -1,0 +1,5 @@
+//! The `parlour` binary.
+
+fn main() -> std::process::ExitCode {
+    parlour::cli::main()
+}

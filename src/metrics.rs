@@ -1,0 +1,244 @@
+//! Prometheus metrics: one registry per server, nothing global.
+
+use std::{fmt, time::Duration};
+
+use parlour_actors::Rooms;
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+use ruma::OwnedRoomId;
+
+/// Latencies from 100 microseconds (a cached read) to half a minute (a long-poll).
+const LATENCY: &[f64] =
+    &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+
+/// How many rooms are named by the queue depth metric.
+const BUSIEST_ROOMS: usize = 10;
+
+/// All metrics of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: HistogramVec,
+    refused: IntCounterVec,
+    room_queues: IntGaugeVec,
+    /// From the beginning of a group of commits until it is durable and in the index, in seconds.
+    pub commit_seconds: Histogram,
+    /// One flush of the event log (`fdatasync`), in seconds.
+    pub flush_seconds: Histogram,
+    /// One state resolution, in seconds.
+    pub state_resolution_seconds: Histogram,
+    /// Setting a room up from storage, in seconds.
+    pub room_wake_seconds: Histogram,
+    /// Syncs that were woken.
+    pub sync_wakeups: IntCounter,
+    /// Syncs that wait now.
+    pub parked_syncs: IntGauge,
+    /// Rooms whose actors are awake.
+    pub active_rooms: IntGauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// A registry of its own with all of Parlour's metrics in it.
+    ///
+    /// # Errors
+    /// A name is malformed or taken: a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let requests = register(
+            &registry,
+            HistogramVec::new(
+                latency("http_request_seconds", "HTTP requests by path template"),
+                &["path", "method", "status"],
+            )?,
+        )?;
+        let refused = register(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("parlour_refused_requests_total", "Requests refused, by reason"),
+                &["reason"],
+            )?,
+        )?;
+        let depth = "Requests that wait for the busiest rooms";
+        let room_queues = register(
+            &registry,
+            IntGaugeVec::new(Opts::new("parlour_room_queue_depth", depth), &["room"])?,
+        )?;
+        let histogram =
+            |name, help| register(&registry, Histogram::with_opts(latency(name, help))?);
+        Ok(Self {
+            commit_seconds: histogram("commit_seconds", "One group of commits, until readable")?,
+            flush_seconds: histogram("flush_seconds", "One flush of the event log")?,
+            state_resolution_seconds: histogram("state_resolution_seconds", "State resolutions")?,
+            room_wake_seconds: histogram("room_wake_seconds", "Setting rooms up from storage")?,
+            sync_wakeups: register(
+                &registry,
+                IntCounter::new("parlour_sync_wakeups_total", "Syncs that were woken")?,
+            )?,
+            parked_syncs: register(
+                &registry,
+                IntGauge::new("parlour_parked_syncs", "Syncs that wait now")?,
+            )?,
+            active_rooms: register(
+                &registry,
+                IntGauge::new("parlour_active_rooms", "Rooms whose actors are awake")?,
+            )?,
+            registry,
+            requests,
+            refused,
+            room_queues,
+        })
+    }
+
+    /// Counts one answered request. `template` is the path with its variables unfilled.
+    pub fn request(&self, template: &str, method: &str, status: u16, took: Duration) {
+        let class = match status {
+            0..=199 => "1xx",
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.with_label_values(&[template, method, class]).observe(took.as_secs_f64());
+    }
+
+    /// Counts one refused request; `reason` is one of a few fixed words.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Adds a histogram of seconds; the name gets the prefix `parlour_`.
+    ///
+    /// # Errors
+    /// The name is malformed or taken.
+    pub fn histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        register(&self.registry, Histogram::with_opts(latency(name, help))?)
+    }
+
+    /// Adds a counter; the name gets the prefix `parlour_`.
+    ///
+    /// # Errors
+    /// The name is malformed or taken.
+    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        register(&self.registry, IntCounter::new(format!("parlour_{name}"), help)?)
+    }
+
+    /// Adds a gauge; the name gets the prefix `parlour_`.
+    ///
+    /// # Errors
+    /// The name is malformed or taken.
+    pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        register(&self.registry, IntGauge::new(format!("parlour_{name}"), help)?)
+    }
+
+    /// Takes down how rooms are at this moment. Done for each scrape, so that rooms that were busy
+    /// once leave no label behind.
+    pub fn look_at_rooms(&self, rooms: &Rooms) {
+        self.active_rooms.set(i64::try_from(rooms.awake()).unwrap_or(i64::MAX));
+        self.show_busiest(&rooms.busiest(BUSIEST_ROOMS));
+    }
+
+    fn show_busiest(&self, busiest: &[(OwnedRoomId, usize)]) {
+        self.room_queues.reset();
+        for (room, depth) in busiest {
+            let depth = i64::try_from(*depth).unwrap_or(i64::MAX);
+            self.room_queues.with_label_values(&[room.as_str()]).set(depth);
+        }
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// Two metrics contradict each other.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// What the actors measure. Wake-ups are counted where syncs wake.
+impl parlour_actors::metrics::Metrics for Metrics {
+    fn committed(&self, _changes: usize, flush: Duration, total: Duration) {
+        self.flush_seconds.observe(flush.as_secs_f64());
+        self.commit_seconds.observe(total.as_secs_f64());
+    }
+
+    fn room_refused(&self, _room_id: &str, _queued: usize) {
+        self.refused("room_busy");
+    }
+
+    fn room_woken(&self, took: Duration) {
+        self.room_wake_seconds.observe(took.as_secs_f64());
+    }
+
+    fn room_panicked(&self) {
+        self.refused("room_panicked");
+    }
+
+    fn resolved(&self, took: Duration) {
+        self.state_resolution_seconds.observe(took.as_secs_f64());
+    }
+}
+
+fn latency(name: &str, help: &str) -> HistogramOpts {
+    HistogramOpts::new(format!("parlour_{name}"), help).buckets(LATENCY.to_vec())
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render().expect("render")).expect("UTF-8")
+    }
+
+    #[test]
+    fn requests_are_counted_by_template_and_class() {
+        let metrics = Metrics::new().expect("metrics");
+        metrics.request("/rooms/{room_id}", "PUT", 200, Duration::from_millis(2));
+        metrics.request("/rooms/{room_id}", "PUT", 404, Duration::from_millis(2));
+        metrics.refused("rate_limit");
+        let text = text(&metrics);
+        let count = r#"parlour_http_request_seconds_count{method="PUT",path="/rooms/{room_id}",status="4xx"} 1"#;
+        assert!(text.contains(count), "{text}");
+        assert!(
+            text.contains(r#"parlour_refused_requests_total{reason="rate_limit"} 1"#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn rooms_that_are_not_busy_any_more_are_not_shown() {
+        let metrics = Metrics::new().expect("metrics");
+        let room = |name: &str| OwnedRoomId::try_from(name).expect("a room id");
+        metrics.show_busiest(&[(room("!a:x"), 7), (room("!b:x"), 3)]);
+        assert!(text(&metrics).contains(r#"parlour_room_queue_depth{room="!a:x"} 7"#));
+        metrics.show_busiest(&[(room("!b:x"), 4)]);
+        let text = text(&metrics);
+        assert!(text.contains(r#"parlour_room_queue_depth{room="!b:x"} 4"#), "{text}");
+        assert!(!text.contains("!a:x"), "{text}");
+    }
+
+    #[test]
+    fn servers_do_not_share_metrics() {
+        let (one, other) = (Metrics::new().expect("one"), Metrics::new().expect("other"));
+        one.sync_wakeups.inc();
+        assert_eq!((one.sync_wakeups.get(), other.sync_wakeups.get()), (1, 0));
+    }
+}

@@ -1,0 +1,397 @@
+//! How many events of a room a user has not read yet.
+//!
+//! Counted when a client asks, never when an event is sent: the cost falls on those who look, and
+//! a room with thousands of idle members is as quick as any. What was counted is kept, bounded,
+//! and counted on from there the next time; what was forgotten is counted again.
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use lru::LruCache;
+use parlour_actors::users::Users;
+use parlour_event::{EventNum, RoomNum, StreamPos, content::Membership};
+use parlour_storage::{
+    Direction, StorageError,
+    schema::{AccountDataEntry, StoredEvent, TimelineEntry, keys},
+};
+use ruma::{
+    OwnedEventId, UInt, UserId, api::client::sync::sync_events::UnreadNotificationsCount,
+    push::Ruleset,
+};
+
+use super::{
+    rules::Judge,
+    stored::{PUSH_RULES, ruleset_of},
+};
+use crate::view::{Fields, Ignored, RoomView, View, ViewError};
+
+/// How many unread events are counted in one room; of more, the newest.
+const MAX_UNREAD: usize = 1_000;
+
+/// How many events are looked at in one go; older ones count as read.
+const MAX_LOOKED_AT: usize = 4_096;
+
+/// How many events are read at once.
+const BATCH: usize = 128;
+
+/// How many unread events are remembered, for all users and rooms; about 50 bytes each.
+const MAX_REMEMBERED: usize = 200_000;
+
+/// A room with nothing unread takes about as much memory as so many unread events.
+const EMPTY: usize = 4;
+
+/// The thread of what is in no thread.
+const MAIN: &str = "main";
+
+/// A number of unread events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// All of them.
+    pub notifications: u32,
+    /// Those to be made conspicuous.
+    pub highlights: u32,
+}
+
+/// What a user has not read in a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Outside threads.
+    pub main: Count,
+    /// By the thread's root.
+    pub threads: BTreeMap<String, Count>,
+}
+
+/// Where is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The room.
+    pub room: &'a RoomView,
+    /// The user's member event, a join.
+    pub member: &'a StoredEvent,
+    /// Events until here count.
+    pub now: StreamPos,
+}
+
+/// Counts for all users. One per server.
+#[derive(Debug)]
+pub struct UnreadCounts {
+    users: Users,
+    cache: Mutex<Cache>,
+}
+
+/// One user's rules, read when they are needed.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    counts: &'a UnreadCounts,
+    user: &'a UserId,
+    rules: OnceCell<Ruleset>,
+}
+
+#[derive(Debug)]
+struct Cache {
+    rooms: LruCache<(String, RoomNum), Counted>,
+    size: usize,
+}
+
+/// What has been counted in one room for one user.
+#[derive(Debug, Clone)]
+struct Counted {
+    /// Events until here have been looked at.
+    until: StreamPos,
+    /// When the rules were last changed.
+    rules: StreamPos,
+    /// The member event with which the user's join was found.
+    member: EventNum,
+    joined: StreamPos,
+    /// Oldest first.
+    unread: Vec<Item>,
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    pos: StreamPos,
+    /// `None` for the main timeline.
+    thread: Option<Arc<str>>,
+    highlight: bool,
+}
+
+/// How far a user has read.
+#[derive(Debug, Default)]
+struct ReadMarks {
+    /// Whatever the thread.
+    all: StreamPos,
+    threads: HashMap<String, StreamPos>,
+}
+
+impl Count {
+    fn add(&mut self, highlight: bool) {
+        self.notifications = self.notifications.saturating_add(1);
+        self.highlights = self.highlights.saturating_add(u32::from(highlight));
+    }
+}
+
+impl From<Count> for UnreadNotificationsCount {
+    fn from(count: Count) -> Self {
+        let mut wire = Self::new();
+        wire.notification_count = Some(UInt::from(count.notifications));
+        wire.highlight_count = Some(UInt::from(count.highlights));
+        wire
+    }
+}
+
+impl Unread {
+    /// Main timeline and threads together.
+    #[must_use]
+    pub fn total(&self) -> Count {
+        self.threads.values().fold(self.main, |total, count| Count {
+            notifications: total.notifications.saturating_add(count.notifications),
+            highlights: total.highlights.saturating_add(count.highlights),
+        })
+    }
+
+    /// The threads, as a client gets them.
+    #[must_use]
+    pub fn by_thread(&self) -> BTreeMap<OwnedEventId, UnreadNotificationsCount> {
+        let threads = self.threads.iter();
+        let wire = |(root, count): (&String, &Count)| {
+            Some((OwnedEventId::try_from(root.as_str()).ok()?, (*count).into()))
+        };
+        threads.filter_map(wire).collect()
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// The rules of a user.
+    #[must_use]
+    pub fn new(counts: &'a UnreadCounts, user: &'a UserId) -> Self {
+        Self { counts, user, rules: OnceCell::new() }
+    }
+
+    fn rules(&self) -> Result<&Ruleset, StorageError> {
+        if let Some(rules) = self.rules.get() {
+            return Ok(rules);
+        }
+        let rules = ruleset_of(&self.counts.users, self.user)?;
+        Ok(self.rules.get_or_init(|| rules))
+    }
+}
+
+impl UnreadCounts {
+    /// Counts nothing yet.
+    #[must_use]
+    pub fn new(users: Users) -> Self {
+        let cache = Cache { rooms: LruCache::unbounded(), size: 0 };
+        Self { users, cache: Mutex::new(cache) }
+    }
+
+    /// What a user has not read in a room.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn of(
+        &self,
+        view: &View,
+        reading: &Reading<'_>,
+        place: &Place<'_>,
+        ignored: &Ignored,
+    ) -> Result<Unread, ViewError> {
+        let marks = self.marks(view, reading.user, place.room.num)?;
+        let key = (reading.user.to_string(), place.room.num);
+        let mut counted = self.begin(view, &key, place)?;
+        let from = counted.until.max(counted.joined).max(marks.all);
+        if from < place.now {
+            count_on(view, reading, place, ignored, from, &mut counted)?;
+            counted.until = place.now;
+        }
+        counted.unread.retain(|item| item.pos > marks.of(item.thread.as_deref()));
+        let unread = counted.at(place.now);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(key, counted);
+        Ok(unread)
+    }
+
+    /// What has been counted before, as far as it still holds.
+    fn begin(
+        &self,
+        view: &View,
+        key: &(String, RoomNum),
+        place: &Place<'_>,
+    ) -> Result<Counted, ViewError> {
+        let rules = keys::account_data(&key.0, RoomNum(0), PUSH_RULES);
+        let rules = view.store.typed::<AccountDataEntry>(&rules)?.map(|entry| entry.pos);
+        let rules = rules.unwrap_or_default();
+        let known = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(key);
+        let known = known.filter(|known| known.rules == rules);
+        if let Some(known) = known.clone().filter(|known| known.member == place.member.num) {
+            return Ok(known);
+        }
+        let joined = joined_since(view, place.member)?;
+        let mut counted = known.unwrap_or_else(|| Counted {
+            until: StreamPos(0),
+            rules,
+            member: place.member.num,
+            joined,
+            unread: Vec::new(),
+        });
+        counted.member = place.member.num;
+        counted.joined = joined;
+        counted.unread.retain(|item| item.pos > joined);
+        Ok(counted)
+    }
+
+    /// How far the user has read: by whichever receipt is farther.
+    fn marks(&self, view: &View, user: &UserId, room: RoomNum) -> Result<ReadMarks, ViewError> {
+        let mut marks = ReadMarks::default();
+        for receipt in self.users.receipts_of(room, user.as_str())? {
+            let Some(num) = view.store.event_num(&receipt.event_id)? else { continue };
+            let Some(meta) = view.store.event_meta(num)?.filter(|meta| meta.room == room) else {
+                continue;
+            };
+            let mark = match receipt.thread.is_empty() {
+                true => &mut marks.all,
+                false => marks.threads.entry(receipt.thread).or_default(),
+            };
+            *mark = (*mark).max(meta.pos);
+        }
+        Ok(marks)
+    }
+}
+
+impl Cache {
+    fn get(&mut self, key: &(String, RoomNum)) -> Option<Counted> {
+        self.rooms.get(key).cloned()
+    }
+
+    fn put(&mut self, key: (String, RoomNum), counted: Counted) {
+        self.size = self.size.saturating_add(counted.size());
+        if let Some(old) = self.rooms.put(key, counted) {
+            self.size = self.size.saturating_sub(old.size());
+        }
+        while self.size > MAX_REMEMBERED {
+            let Some((_, oldest)) = self.rooms.pop_lru() else { break };
+            self.size = self.size.saturating_sub(oldest.size());
+        }
+    }
+}
+
+impl Counted {
+    fn size(&self) -> usize {
+        self.unread.len().saturating_add(EMPTY)
+    }
+
+    fn at(&self, now: StreamPos) -> Unread {
+        let mut unread = Unread::default();
+        for item in self.unread.iter().filter(|item| item.pos <= now) {
+            match &item.thread {
+                None => unread.main.add(item.highlight),
+                Some(thread) => {
+                    unread.threads.entry(thread.to_string()).or_default().add(item.highlight);
+                }
+            }
+        }
+        unread
+    }
+}
+
+impl ReadMarks {
+    fn of(&self, thread: Option<&str>) -> StreamPos {
+        let own = self.threads.get(thread.unwrap_or(MAIN)).copied().unwrap_or_default();
+        self.all.max(own)
+    }
+}
+
+/// Looks at the events after `from`.
+fn count_on(
+    view: &View,
+    reading: &Reading<'_>,
+    place: &Place<'_>,
+    ignored: &Ignored,
+    from: StreamPos,
+    counted: &mut Counted,
+) -> Result<(), ViewError> {
+    let range = (Bound::Excluded(from), Bound::Included(place.now));
+    let (room, newest_first) = (place.room.num, Direction::Backward);
+    let mut entries = view.store.timeline(room, range, newest_first, MAX_LOOKED_AT)?;
+    if entries.is_empty() {
+        return Ok(());
+    }
+    entries.reverse();
+    let mut judge = Judge::new(view, place.room, reading.rules()?, reading.user, place.member)?;
+    for batch in entries.chunks(BATCH) {
+        let nums: Vec<_> = batch.iter().map(|(_, entry)| entry.event).collect();
+        for ((pos, entry), event) in batch.iter().zip(view.store.events(&nums)?) {
+            if let Some(event) = event {
+                look_at(view, reading, ignored, &mut judge, (*pos, entry), &event, counted)?;
+            }
+        }
+    }
+    let too_many = counted.unread.len().saturating_sub(MAX_UNREAD);
+    counted.unread.drain(..too_many);
+    Ok(())
+}
+
+fn look_at(
+    view: &View,
+    reading: &Reading<'_>,
+    ignored: &Ignored,
+    judge: &mut Judge<'_>,
+    (pos, entry): (StreamPos, &TimelineEntry),
+    event: &StoredEvent,
+    counted: &mut Counted,
+) -> Result<(), ViewError> {
+    let fields = Fields::of(event)?;
+    if fields.sender == reading.user.as_str() {
+        // Who says something has read what was said before, there. State is often set by programs.
+        if fields.state_key.is_none() {
+            let thread = view.thread_place(event)?.root;
+            counted.unread.retain(|item| item.thread.as_deref() != thread.as_deref());
+        }
+        return Ok(());
+    }
+    if let Some(redacted) = redacted_by(view, event, &fields)? {
+        counted.unread.retain(|item| item.pos != redacted);
+    }
+    if event.meta.redacted_because.is_some() || ignored.hides(&fields) {
+        return Ok(());
+    }
+    let verdict = judge.judge(event, entry)?;
+    if verdict.notify {
+        let thread = view.thread_place(event)?.root.map(Arc::from);
+        counted.unread.push(Item { pos, thread, highlight: verdict.highlight });
+    }
+    Ok(())
+}
+
+/// The position of the event that this one has redacted.
+fn redacted_by(
+    view: &View,
+    event: &StoredEvent,
+    fields: &Fields<'_>,
+) -> Result<Option<StreamPos>, ViewError> {
+    #[derive(serde::Deserialize)]
+    struct Redacts {
+        #[serde(default)]
+        redacts: Option<String>,
+    }
+    if fields.event_type != "m.room.redaction" {
+        return Ok(None);
+    }
+    let inner = fields.content_as::<Redacts>().ok().and_then(|content| content.redacts);
+    let Some(target) = fields.redacts.as_deref().map(str::to_owned).or(inner) else {
+        return Ok(None);
+    };
+    let Some(num) = view.store.event_num(&target)? else { return Ok(None) };
+    let meta = view.store.event_meta(num)?;
+    Ok(meta.filter(|meta| meta.redacted_because == Some(event.num)).map(|meta| meta.pos))
+}
+
+/// Since when a user has been joined, by the newest member event.
+fn joined_since(view: &View, member: &StoredEvent) -> Result<StreamPos, ViewError> {
+    let steps = view.steps(member, |step| step.membership != Membership::Join)?;
+    let joins = steps.iter().take_while(|step| step.membership == Membership::Join);
+    Ok(joins.last().map_or(member.meta.pos, |step| step.pos))
+}

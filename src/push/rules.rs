@@ -1,0 +1,138 @@
+//! What a user's push rules say of an event.
+
+use futures_util::FutureExt as _;
+use parlour_event::{EventNum, state::StateRoot};
+use parlour_storage::schema::{StoredEvent, TimelineEntry};
+use ruma::{
+    OwnedUserId, UInt, UserId,
+    events::{
+        AnySyncTimelineEvent,
+        room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource},
+    },
+    push::{Action, PushConditionRoomCtx, Ruleset},
+    serde::Raw,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::view::{Fields, RoomView, View, ViewError};
+
+/// What the rules have an event do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The user is notified.
+    pub notify: bool,
+    /// And it is made conspicuous.
+    pub highlight: bool,
+}
+
+/// Judges events of one room for one user.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    view: &'a View,
+    room: &'a RoomView,
+    rules: &'a Ruleset,
+    context: PushConditionRoomCtx,
+    /// The state, and the power levels in it, that the context stands for.
+    state: Option<StateRoot>,
+    power_levels: Option<EventNum>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    #[serde(default)]
+    displayname: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Creators {
+    #[serde(default)]
+    additional_creators: Vec<OwnedUserId>,
+}
+
+impl<'a> Judge<'a> {
+    /// `member` is the user's member event, which has the name that is looked for.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn new(
+        view: &'a View,
+        room: &'a RoomView,
+        rules: &'a Ruleset,
+        user: &UserId,
+        member: &StoredEvent,
+    ) -> Result<Self, ViewError> {
+        let profile = Fields::of(member)?.content_as::<Profile>();
+        let name = profile.ok().and_then(|profile| profile.displayname).unwrap_or_default();
+        let (room_id, user) = (room.room_id.clone(), user.to_owned());
+        let context = PushConditionRoomCtx::new(room_id, UInt::MIN, user, name);
+        Ok(Self { view, room, rules, context, state: None, power_levels: None })
+    }
+
+    /// What becomes of an event. `entry` has the room as it was then.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn judge(
+        &mut self,
+        event: &StoredEvent,
+        entry: &TimelineEntry,
+    ) -> Result<Verdict, ViewError> {
+        self.set_state(entry)?;
+        let raw: Box<RawValue> = serde_json::from_slice(&event.json).map_err(|error| {
+            ViewError::Event { event_id: event.meta.event_id.clone(), what: error.to_string() }
+        })?;
+        let raw = Raw::<AnySyncTimelineEvent>::from_json(raw);
+        // No condition that is enabled here has to wait for anything.
+        let actions = self.rules.get_actions(&raw, &self.context).now_or_never();
+        let actions = actions.unwrap_or_default();
+        Ok(Verdict {
+            notify: actions.iter().any(Action::should_notify),
+            highlight: actions.iter().any(Action::is_highlight),
+        })
+    }
+
+    fn set_state(&mut self, entry: &TimelineEntry) -> Result<(), ViewError> {
+        self.context.member_count = UInt::new(entry.joined).unwrap_or(UInt::MAX);
+        let root = entry.state_after;
+        if self.state == Some(root) {
+            return Ok(());
+        }
+        let num = self.view.state_num(root, "m.room.power_levels", "")?;
+        if self.state.is_none() || self.power_levels != num {
+            self.context.power_levels = Some(self.levels(root, num)?.into());
+            self.power_levels = num;
+        }
+        self.state = Some(root);
+        Ok(())
+    }
+
+    fn levels(&self, root: StateRoot, num: Option<EventNum>) -> Result<RoomPowerLevels, ViewError> {
+        let event = num.map(|num| self.view.store.event(num)).transpose()?.flatten();
+        let content = match &event {
+            Some(event) => {
+                Fields::of(event)?.content_as::<Box<RawValue>>().ok().and_then(|content| {
+                    serde_json::from_str::<RoomPowerLevelsEventContent>(content.get()).ok()
+                })
+            }
+            None => None,
+        };
+        let creators = self.creators(root)?;
+        let rules = &self.room.version.rules().authorization;
+        Ok(RoomPowerLevels::new(RoomPowerLevelsSource::from(content), rules, creators))
+    }
+
+    fn creators(&self, root: StateRoot) -> Result<Vec<OwnedUserId>, ViewError> {
+        let Some(create) = self.view.state_event(root, "m.room.create", "")? else {
+            return Ok(Vec::new());
+        };
+        let fields = Fields::of(&create)?;
+        let more = fields
+            .content_as::<Creators>()
+            .map_or_else(|_| Vec::new(), |content| content.additional_creators);
+        let sender = OwnedUserId::try_from(&*fields.sender).ok();
+        Ok(sender.into_iter().chain(more).collect())
+    }
+}

@@ -1,0 +1,100 @@
+//! What clients may see of rooms, and how it looks to them.
+//!
+//! Everything here reads: from the index and the log, at a position, for one reader. The endpoints
+//! and `/sync` share it, so that history visibility is judged in one place.
+//!
+//! | module | question |
+//! |---|---|
+//! | [`room`] | which room, what state at which position |
+//! | [`reader`] | may this user see this event; what was the user's membership then |
+//! | [`event`] | how an event looks to a client |
+//! | [`filter`] | does a client's filter want it |
+//! | [`tokens`] | which place in the history |
+//! | [`access`] | what may this user read of the room as a whole |
+//! | [`page`] | the events on one side of a place |
+//! | [`power`] | who is what in a room now |
+//! | [`thread`] | which thread an event belongs to |
+//! | [`ignored`] | whom does this user not want to hear |
+//! | [`sync`] | what is new for a device |
+
+pub mod access;
+pub mod event;
+pub mod filter;
+pub mod ignored;
+pub mod page;
+mod pool;
+pub mod power;
+pub mod reader;
+mod restricted;
+pub mod room;
+pub mod sync;
+#[cfg(test)]
+mod tests;
+pub mod thread;
+pub mod tokens;
+
+use std::sync::Arc;
+
+use parlour_actors::{Engine, env::Clock, nodes::Nodes};
+use parlour_storage::{StorageError, Store};
+
+use self::pool::Pool;
+
+pub use self::{
+    access::{Access, Standing},
+    event::{EventFormat, Fields},
+    filter::EventFilter,
+    ignored::Ignored,
+    page::{Page, PageRequest, Shown},
+    power::Powers,
+    reader::{Reader, Seen},
+    room::{RoomView, StateAt},
+    thread::ThreadPlace,
+    tokens::{GraphToken, SyncToken, Token, TokenError},
+};
+
+/// Reading access to rooms. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The index and the log.
+    pub store: Store,
+    /// Nodes of room states.
+    pub nodes: Nodes,
+    /// For `age`.
+    pub clock: Arc<dyn Clock>,
+    pool: Pool,
+}
+
+impl View {
+    /// Reading access to what the engine holds.
+    #[must_use]
+    pub fn of(engine: &Engine, clock: Arc<dyn Clock>) -> Self {
+        let (store, nodes) = (engine.store.clone(), engine.nodes.clone());
+        Self { store, nodes, clock, pool: Pool::new() }
+    }
+}
+
+/// Why something could not be read. Always the server's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A room state is broken.
+    #[error(transparent)]
+    State(#[from] parlour_event::state::StateError<StorageError>),
+    /// A stored event is not what an event should be.
+    #[error("the stored event {event_id} is not readable: {what}")]
+    Event {
+        /// The event.
+        event_id: String,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl From<ViewError> for crate::error::ApiError {
+    fn from(error: ViewError) -> Self {
+        Self::internal(error)
+    }
+}

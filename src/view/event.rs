@@ -1,0 +1,302 @@
+//! How an event looks to a client.
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
+
+use std::borrow::Cow;
+
+use parlour_event::{content::Membership, state::ReadState as _};
+use parlour_storage::schema::StoredEvent;
+use ruma::serde::Raw;
+use serde::{Deserialize, Serialize};
+use serde_json::{
+    Deserializer,
+    value::{RawValue, to_raw_value},
+};
+
+use super::{Reader, View, ViewError, reader::Seen};
+
+/// How much of an event the client expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventFormat {
+    /// All of it: `ClientEvent`.
+    Full,
+    /// Without the room id, as in `/sync`.
+    Sync,
+}
+
+/// The fields of a stored PDU that clients and filters look at, borrowed from its JSON.
+#[derive(Debug, Deserialize)]
+pub struct Fields<'a> {
+    /// The type.
+    #[serde(rename = "type", borrow)]
+    pub event_type: Cow<'a, str>,
+    /// The sender.
+    #[serde(borrow)]
+    pub sender: Cow<'a, str>,
+    /// The content, unread.
+    #[serde(borrow)]
+    pub content: &'a RawValue,
+    /// The state key, for a state event.
+    #[serde(borrow, default)]
+    pub state_key: Option<Cow<'a, str>>,
+    /// Milliseconds since the epoch.
+    pub origin_server_ts: u64,
+    /// What a redaction redacts, in room versions 1 to 10.
+    #[serde(borrow, default)]
+    pub redacts: Option<Cow<'a, str>>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads the fields of a stored event.
+    ///
+    /// # Errors
+    ///
+    /// If it is not an event.
+    pub fn of(event: &'a StoredEvent) -> Result<Self, ViewError> {
+        serde_json::from_slice(&event.json).map_err(|error| unreadable(event, error))
+    }
+
+    /// Reads the content as a type.
+    ///
+    /// # Errors
+    ///
+    /// If the content is something else; it comes from anybody, so that is no fault of storage.
+    pub fn content_as<T: Deserialize<'a>>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.content.get())
+    }
+
+    /// What a redaction redacts, wherever its room version has that.
+    fn any_redacts(&self) -> Option<Cow<'a, str>> {
+        self.redacts.clone().or_else(|| self.inner_redacts())
+    }
+
+    fn inner_redacts(&self) -> Option<Cow<'a, str>> {
+        self.content_as::<Redacts<'a>>().ok().and_then(|content| content.redacts)
+    }
+
+    /// Whether this is the member event of a user.
+    #[must_use]
+    pub fn is_member_event_of(&self, user: &str) -> bool {
+        self.event_type == "m.room.member" && self.state_key.as_deref() == Some(user)
+    }
+}
+
+fn unreadable(event: &StoredEvent, error: impl std::fmt::Display) -> ViewError {
+    ViewError::Event { event_id: event.meta.event_id.clone(), what: error.to_string() }
+}
+
+/// An event as clients get it. The order of fields is that of the specification.
+#[derive(Serialize)]
+struct ClientEvent<'a> {
+    content: Cow<'a, RawValue>,
+    event_id: &'a str,
+    origin_server_ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacts: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_id: Option<&'a str>,
+    sender: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_key: Option<&'a str>,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    unsigned: Unsigned<'a>,
+}
+
+#[derive(Serialize, Default)]
+struct Unsigned<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    membership: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_content: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacted_because: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces_state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transaction_id: Option<&'a str>,
+}
+
+/// An event as it goes into invites and knocks: four fields and no more.
+#[derive(Serialize)]
+struct Stripped<'a> {
+    content: &'a RawValue,
+    sender: &'a str,
+    state_key: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+}
+
+/// The `redacts` that a content may have from room version 11 on.
+#[derive(Deserialize)]
+struct Redacts<'a> {
+    #[serde(borrow, default)]
+    redacts: Option<Cow<'a, str>>,
+}
+
+impl Reader {
+    /// An event as this reader gets it in a timeline. `seen` is what [`Reader::judge`] said of it.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read or the event is not one.
+    pub fn client_event<T>(
+        &mut self,
+        event: &StoredEvent,
+        seen: Seen,
+        format: EventFormat,
+    ) -> Result<Raw<T>, ViewError> {
+        self.render(event, &Fields::of(event)?, seen, format)
+    }
+
+    /// The same, where the event's fields have been read already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::client_event`].
+    pub fn render<T>(
+        &mut self,
+        event: &StoredEvent,
+        fields: &Fields<'_>,
+        seen: Seen,
+        format: EventFormat,
+    ) -> Result<Raw<T>, ViewError> {
+        let mut unsigned = self.plain_unsigned(event, fields)?;
+        unsigned.membership = seen.membership.map(Membership::as_str);
+        if let Some(replaced) = self.replaced(event)? {
+            // What it said is told only to those who may see the earlier event itself.
+            if self.judge(&replaced)?.visible {
+                unsigned.prev_content = Some(Fields::of(&replaced)?.content.to_owned());
+            }
+            unsigned.replaces_state = Some(replaced.meta.event_id);
+        }
+        Ok(Raw::from_json(render(event, fields, unsigned, self.room_id(), format)?))
+    }
+
+    /// An event as part of a room's state. It comes without those fields of `unsigned` that would
+    /// need a look into the state around it: in a large room that is a state for each member.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::client_event`].
+    pub fn state_event<T>(
+        &mut self,
+        event: &StoredEvent,
+        format: EventFormat,
+    ) -> Result<Raw<T>, ViewError> {
+        let fields = Fields::of(event)?;
+        let unsigned = self.plain_unsigned(event, &fields)?;
+        Ok(Raw::from_json(render(event, &fields, unsigned, self.room_id(), format)?))
+    }
+
+    /// What needs no look into states.
+    fn plain_unsigned<'a>(
+        &mut self,
+        event: &'a StoredEvent,
+        fields: &Fields<'_>,
+    ) -> Result<Unsigned<'a>, ViewError> {
+        Ok(Unsigned { redacted_because: self.redaction_of(event)?, ..self.own(event, fields) })
+    }
+
+    /// What is known from the event alone.
+    fn own<'a>(&self, event: &'a StoredEvent, fields: &Fields<'_>) -> Unsigned<'a> {
+        let now = i64::try_from(self.view().clock.now_ms()).unwrap_or(i64::MAX);
+        let sent = i64::try_from(fields.origin_server_ts).unwrap_or(i64::MAX);
+        let transaction = event.meta.transaction.as_ref().filter(|(device, _)| {
+            self.user() == fields.sender && self.device() == Some(device.as_str())
+        });
+        Unsigned {
+            age: Some(now.saturating_sub(sent)),
+            transaction_id: transaction.map(|(_, txn_id)| txn_id.as_str()),
+            ..Unsigned::default()
+        }
+    }
+
+    /// The redaction that was applied to an event. It does not tell by what it was redacted
+    /// itself: redactions of redactions may go on for ever. Who may not see it learns only that
+    /// it is there, so that clients know why the event is empty.
+    fn redaction_of(&mut self, event: &StoredEvent) -> Result<Option<Box<RawValue>>, ViewError> {
+        let Some(num) = event.meta.redacted_because else { return Ok(None) };
+        let Some(redaction) = self.view().store.event(num)? else { return Ok(None) };
+        let seen = self.judge(&redaction)?;
+        let mut fields = Fields::of(&redaction)?;
+        if !seen.visible {
+            fields.redacts = fields.any_redacts();
+            fields.content = Deserialize::deserialize(&mut Deserializer::from_str("{}"))
+                .map_err(|error| unreadable(&redaction, error))?;
+        }
+        let membership = seen.membership.map(Membership::as_str);
+        let unsigned = Unsigned { membership, ..self.own(&redaction, &fields) };
+        render(&redaction, &fields, unsigned, self.room_id(), EventFormat::Sync).map(Some)
+    }
+
+    /// The state event that a state event took the place of.
+    fn replaced(&self, event: &StoredEvent) -> Result<Option<StoredEvent>, ViewError> {
+        let Some(key) = event.meta.state_key else { return Ok(None) };
+        match self.view().nodes.get(event.meta.state_before, key)? {
+            Some(num) => Ok(self.view().store.event(num)?),
+            None => Ok(None),
+        }
+    }
+}
+
+impl View {
+    /// A state event as it goes into an invite or a knock.
+    ///
+    /// # Errors
+    ///
+    /// If the event is not one.
+    pub fn stripped<T>(&self, event: &StoredEvent) -> Result<Raw<T>, ViewError> {
+        let fields = Fields::of(event)?;
+        let stripped = Stripped {
+            content: fields.content,
+            sender: &fields.sender,
+            state_key: fields.state_key.as_deref().unwrap_or_default(),
+            event_type: &fields.event_type,
+        };
+        let json = to_raw_value(&stripped).map_err(|error| unreadable(event, error))?;
+        Ok(Raw::from_json(json))
+    }
+}
+
+/// Puts the parts together. `redacts` goes to both places, whatever the room version, since
+/// clients know one or the other.
+fn render(
+    event: &StoredEvent,
+    fields: &Fields<'_>,
+    unsigned: Unsigned<'_>,
+    room_id: &str,
+    format: EventFormat,
+) -> Result<Box<RawValue>, ViewError> {
+    let mut content = Cow::Borrowed(fields.content);
+    let mut redacts = None;
+    if fields.event_type == "m.room.redaction" {
+        redacts = fields.any_redacts();
+        if let (Some(redacts), None) = (&redacts, fields.inner_redacts()) {
+            let both = with_redacts(fields.content, redacts);
+            content = Cow::Owned(both.map_err(|error| unreadable(event, error))?);
+        }
+    }
+    let client_event = ClientEvent {
+        content,
+        event_id: &event.meta.event_id,
+        origin_server_ts: fields.origin_server_ts,
+        redacts: redacts.as_deref(),
+        room_id: (format == EventFormat::Full).then_some(room_id),
+        sender: &fields.sender,
+        state_key: fields.state_key.as_deref(),
+        event_type: &fields.event_type,
+        unsigned,
+    };
+    to_raw_value(&client_event).map_err(|error| unreadable(event, error))
+}
+
+fn with_redacts(content: &RawValue, redacts: &str) -> serde_json::Result<Box<RawValue>> {
+    let mut content: std::collections::BTreeMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_str(content.get())?;
+    let redacts = to_raw_value(redacts)?;
+    content.insert("redacts".into(), &redacts);
+    to_raw_value(&content)
+}

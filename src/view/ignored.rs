@@ -1,0 +1,55 @@
+//! Users whose messages somebody does not want to see.
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+
+use std::collections::{BTreeMap, HashSet};
+
+use parlour_event::RoomNum;
+use parlour_storage::schema::keys;
+use ruma::UserId;
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::{Fields, View, ViewError};
+
+/// The users whom one user ignores.
+#[derive(Debug, Clone, Default)]
+pub struct Ignored(HashSet<String>);
+
+#[derive(Deserialize)]
+struct Content {
+    ignored_users: BTreeMap<String, IgnoredAny>,
+}
+
+impl Ignored {
+    /// Whether an event is to be kept from the user. State events never are.
+    #[must_use]
+    pub fn hides(&self, event: &Fields<'_>) -> bool {
+        event.state_key.is_none() && self.0.contains(&*event.sender)
+    }
+
+    /// Whether this user is ignored; invites by such users are not shown.
+    #[must_use]
+    pub fn contains(&self, user: &str) -> bool {
+        self.0.contains(user)
+    }
+}
+
+impl View {
+    /// The users whom a user ignores now.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn ignored_by(&self, user: &UserId) -> Result<Ignored, ViewError> {
+        let key = keys::account_data(user.as_str(), RoomNum(0), "m.ignored_user_list");
+        let Some(place) = self.store.get(&key)?.and_then(|entry| entry.blob) else {
+            return Ok(Ignored::default());
+        };
+        // The list is the client's own writing; one that makes no sense ignores nobody.
+        let content = serde_json::from_slice::<Content>(&self.store.blob(&place)?);
+        let mut users: HashSet<_> = content
+            .map_or_else(|_| HashSet::new(), |list| list.ignored_users.into_keys().collect());
+        users.remove(user.as_str());
+        Ok(Ignored(users))
+    }
+}

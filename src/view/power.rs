@@ -1,0 +1,107 @@
+//! Who is what in a room now: membership and power.
+
+use parlour_event::{
+    Pdu, RoomVersion,
+    content::{CreateContent, LevelError, MemberContent, Membership, PowerLevels},
+    json,
+};
+use ruma::UserId;
+
+use super::{RoomView, View, ViewError};
+
+/// The power levels of a room as they are now. Malformed ones give nobody power.
+#[derive(Debug)]
+pub struct Powers {
+    version: &'static RoomVersion,
+    create: Option<Pdu>,
+    levels: Option<Pdu>,
+}
+
+impl Powers {
+    /// Whether the user has the power to invite.
+    #[must_use]
+    pub fn may_invite(&self, user: &UserId) -> bool {
+        self.reaches(user, |levels| levels.invite())
+    }
+
+    /// Whether the user has the power to redact other users' events.
+    #[must_use]
+    pub fn may_redact(&self, user: &UserId) -> bool {
+        self.reaches(user, |levels| levels.redact())
+    }
+
+    /// Whether the user has the power to set state of this type.
+    #[must_use]
+    pub fn may_set(&self, user: &UserId, event_type: &str) -> bool {
+        self.reaches(user, |levels| levels.event_level(event_type, true))
+    }
+
+    /// The users whom the room's creation or its power levels name: those who may have more power
+    /// than others.
+    #[must_use]
+    pub fn named(&self) -> Vec<&str> {
+        let creators = self.create.iter().flat_map(|create| {
+            let sender = std::iter::once(create.sender().as_str());
+            sender.chain(CreateContent::of(create).privileged(self.version))
+        });
+        let users = self.levels.as_ref().and_then(|levels| levels.content().get("users"));
+        let users = users.and_then(json::Value::as_object).into_iter().flatten();
+        creators.chain(users.map(|(user, _)| user.as_str())).collect()
+    }
+
+    fn reaches(
+        &self,
+        user: &UserId,
+        needed: impl FnOnce(&PowerLevels<'_>) -> Result<i64, LevelError>,
+    ) -> bool {
+        let levels = PowerLevels::new(self.version, self.create.as_ref(), self.levels.as_ref());
+        match (levels.user_level(user), needed(&levels)) {
+            (Ok(level), Ok(needed)) => level.reaches(needed),
+            _ => false,
+        }
+    }
+}
+
+impl View {
+    /// A user's membership in a room now.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn membership_of(
+        &self,
+        room: &RoomView,
+        user: &UserId,
+    ) -> Result<Option<Membership>, ViewError> {
+        let member = self.current(room, "m.room.member", user.as_str())?;
+        Ok(member.and_then(|member| MemberContent::new(member.content()).membership()))
+    }
+
+    /// The power levels of a room now.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn powers(&self, room: &RoomView) -> Result<Powers, ViewError> {
+        Ok(Powers {
+            version: room.version,
+            create: self.current(room, "m.room.create", "")?,
+            levels: self.current(room, "m.room.power_levels", "")?,
+        })
+    }
+
+    /// The event of a room's current state for a type and state key.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn current(
+        &self,
+        room: &RoomView,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Pdu>, ViewError> {
+        let event = self.state_event(room.head.state, event_type, state_key)?;
+        Ok(event.map(|event| event.pdu(room.version)).transpose()?)
+    }
+}

@@ -1,0 +1,229 @@
+//! A room as it was at a position.
+
+use std::ops::Bound;
+
+use parlour_event::{
+    EventNum, RoomNum, RoomVersion, StateKeyNum, StreamPos,
+    state::{self, ReadState as _, StateRoot},
+};
+use parlour_storage::{
+    Direction,
+    schema::{EventMeta, RoomHead, Stored as _, StoredEvent, TimelineEntry, keys},
+};
+use ruma::{OwnedRoomId, RoomId};
+
+use super::{GraphToken, Token, View, ViewError};
+
+/// Events may arrive late, behind others in the graph: so many of the last arrivals are looked at
+/// to find the one that is farthest.
+const RECENT_EVENTS: usize = 16;
+
+/// A room that exists here.
+#[derive(Debug, Clone)]
+pub struct RoomView {
+    /// Its number.
+    pub num: RoomNum,
+    /// Its id.
+    pub room_id: OwnedRoomId,
+    /// Its version.
+    pub version: &'static RoomVersion,
+    /// Its newest durable head.
+    pub head: RoomHead,
+}
+
+/// A room's state: a stored one, or a stored one and what one event changes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateAt {
+    /// The stored state.
+    pub root: StateRoot,
+    /// The event that takes its place in it.
+    pub with: Option<(StateKeyNum, EventNum)>,
+}
+
+impl View {
+    /// The room with this id, if it is known here.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn room(&self, room_id: &RoomId) -> Result<Option<RoomView>, ViewError> {
+        match self.store.room_num(room_id.as_str())? {
+            Some(num) => self.room_by_num(num),
+            None => Ok(None),
+        }
+    }
+
+    /// The room with this number.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn room_by_num(&self, num: RoomNum) -> Result<Option<RoomView>, ViewError> {
+        let Some(head) = self.store.room_head(num)? else { return Ok(None) };
+        let Ok(room_id) = OwnedRoomId::try_from(head.room_id.as_str()) else { return Ok(None) };
+        let Some(version) = RoomVersion::parse(&head.version.to_string()) else { return Ok(None) };
+        Ok(Some(RoomView { num, room_id, version, head }))
+    }
+
+    /// The room's newest timeline entry at or before a position: it has the room's current state
+    /// then. `None` before the room's first event.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn room_at(
+        &self,
+        room: RoomNum,
+        pos: StreamPos,
+    ) -> Result<Option<(StreamPos, TimelineEntry)>, ViewError> {
+        Ok(self.store.timeline_at(room, pos)?)
+    }
+
+    /// The number of the event that a state has for a type and state key.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn state_num(
+        &self,
+        root: StateRoot,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<EventNum>, ViewError> {
+        match self.store.state_key_num(event_type, state_key)? {
+            Some(key) => Ok(self.nodes.get(root, key)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The event that a state has for a type and state key.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn state_event(
+        &self,
+        root: StateRoot,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<StoredEvent>, ViewError> {
+        match self.state_num(root, event_type, state_key)? {
+            Some(num) => Ok(self.store.event(num)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The numbers of all events of a state, members last.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn state_nums(&self, state: impl Into<StateAt>) -> Result<Vec<EventNum>, ViewError> {
+        let state = state.into();
+        let entries = self.nodes.iter_others(state.root).chain(self.nodes.iter_members(state.root));
+        state.collect(entries, |_| true)
+    }
+
+    /// The numbers of all `m.room.member` events of a state.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn member_nums(&self, state: impl Into<StateAt>) -> Result<Vec<EventNum>, ViewError> {
+        let state = state.into();
+        state.collect(self.nodes.iter_members(state.root), StateKeyNum::is_member)
+    }
+
+    /// The numbers of all events of a state but the `m.room.member` events.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn other_nums(&self, state: impl Into<StateAt>) -> Result<Vec<EventNum>, ViewError> {
+        let state = state.into();
+        state.collect(self.nodes.iter_others(state.root), |key| !key.is_member())
+    }
+
+    /// The number of the `m.room.member` event that a state has for a user.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn member_num(
+        &self,
+        state: impl Into<StateAt>,
+        user: &str,
+    ) -> Result<Option<EventNum>, ViewError> {
+        let Some(key) = self.store.state_key_num("m.room.member", user)? else { return Ok(None) };
+        let state = state.into();
+        match state.with {
+            Some((changed, num)) if changed == key => Ok(Some(num)),
+            _ => Ok(self.nodes.get(state.root, key)?),
+        }
+    }
+
+    /// The place in the order of the graph to which a token points.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn graph_point(&self, room: RoomNum, token: Token) -> Result<GraphToken, ViewError> {
+        match token {
+            Token::Graph(token) => Ok(token),
+            Token::Sync(token) => self.graph_point_at(room, token.pos),
+        }
+    }
+
+    /// The place in the order of the graph that has all on its older side that had arrived at a
+    /// position.
+    pub(super) fn graph_point_at(
+        &self,
+        room: RoomNum,
+        pos: StreamPos,
+    ) -> Result<GraphToken, ViewError> {
+        let range = (Bound::Unbounded, Bound::Included(pos));
+        let recent = self.store.timeline(room, range, Direction::Backward, RECENT_EVENTS)?;
+        let keys: Vec<_> = recent.iter().map(|(_, entry)| keys::event(entry.event)).collect();
+        let mut newest = GraphToken::default();
+        for (key, entry) in keys.iter().zip(self.store.multi_get(&keys)?) {
+            if let Some(entry) = entry {
+                let meta = EventMeta::decode(key, &entry.value)?;
+                newest = newest.max(GraphToken::after(meta.depth, meta.pos));
+            }
+        }
+        Ok(newest)
+    }
+}
+
+impl StateAt {
+    /// The state after an event along its own branch of history.
+    #[must_use]
+    pub fn after(num: EventNum, meta: &EventMeta) -> Self {
+        let counts = !meta.flags.rejected;
+        let with = meta.state_key.filter(|_| counts).map(|key| (key, num));
+        Self { root: meta.state_before, with }
+    }
+
+    fn collect<E>(
+        self,
+        entries: impl Iterator<Item = Result<state::Entry, E>>,
+        wanted: impl Fn(StateKeyNum) -> bool,
+    ) -> Result<Vec<EventNum>, ViewError>
+    where
+        ViewError: From<E>,
+    {
+        let changed = self.with.filter(|(key, _)| wanted(*key));
+        let kept = entries.filter_map(|entry| match entry {
+            Ok((key, _)) if changed.is_some_and(|(changed, _)| changed == key) => None,
+            Ok((_, num)) => Some(Ok(num)),
+            Err(error) => Some(Err(error.into())),
+        });
+        kept.chain(changed.map(|(_, num)| Ok(num))).collect()
+    }
+}
+
+impl From<StateRoot> for StateAt {
+    fn from(root: StateRoot) -> Self {
+        Self { root, with: None }
+    }
+}

@@ -1,0 +1,204 @@
+//! `/sync`: what is new for one device between two moments.
+//!
+//! Everything is read at exact positions: a room's state at a position is that of its newest
+//! timeline entry at or before it, so nothing that happens meanwhile can be seen twice or missed.
+//!
+//! | module | section of the answer |
+//! |---|---|
+//! | `rooms` | which rooms are looked at, and what the user is to each |
+//! | `joined`, `left`, `invited` | rooms by the user's membership |
+//! | `timeline`, `state`, `summary`, `ephemeral` | parts of a room |
+//! | `account` | account data, global and per room |
+//! | `sent` | which member events a device has been sent already |
+//! | `shape` | how a filter wants events to look |
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
+
+mod account;
+mod ephemeral;
+mod invited;
+mod joined;
+mod left;
+mod rooms;
+mod sent;
+mod shape;
+mod state;
+mod summary;
+mod timeline;
+
+use std::sync::Arc;
+
+use parlour_actors::{Engine, changes::Changes, typing::Typing, users::Users};
+use parlour_event::{StreamPos, content::Membership};
+use ruma::{
+    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId,
+    api::client::{
+        filter::FilterDefinition,
+        sync::sync_events::v3::{Response, Rooms},
+    },
+    uint,
+};
+
+use self::{account::AccountData, sent::SentMembers, shape::Shape, summary::Heroes};
+use super::{EventFilter, Ignored, SyncToken, View, ViewError};
+use crate::push::{UnreadCounts, counts::Reading};
+
+/// What one device asks for.
+#[derive(Debug)]
+pub struct Ask {
+    /// The user.
+    pub user: OwnedUserId,
+    /// The device.
+    pub device: OwnedDeviceId,
+    /// What the device has seen; `None` for the first sync.
+    pub since: Option<SyncToken>,
+    /// Whether all state is wanted, also of what has not changed.
+    pub full_state: bool,
+    /// Whether the state at the end of the timelines is wanted, not that at their start.
+    pub state_after: bool,
+    /// What is wanted.
+    pub filter: FilterDefinition,
+}
+
+/// Answers `/sync`. One per server.
+#[derive(Debug)]
+pub struct Syncs {
+    view: View,
+    users: Users,
+    typing: Typing,
+    changes: Arc<Changes>,
+    counts: UnreadCounts,
+    sent: SentMembers,
+    heroes: Heroes,
+}
+
+/// One answer in the making.
+struct Round<'a> {
+    syncs: &'a Syncs,
+    ask: &'a Ask,
+    now: SyncToken,
+    shape: Shape,
+    ignored: Ignored,
+    account: AccountData,
+    /// Push rules, parsed at most once per answer.
+    reading: Reading<'a>,
+}
+
+impl Syncs {
+    /// Answers from what the engine holds.
+    #[must_use]
+    pub fn new(view: View, engine: &Engine) -> Self {
+        Self {
+            view,
+            users: engine.users.clone(),
+            typing: engine.typing.clone(),
+            changes: engine.changes.clone(),
+            counts: UnreadCounts::new(engine.users.clone()),
+            sent: SentMembers::default(),
+            heroes: Heroes::default(),
+        }
+    }
+
+    /// The newest moment that can be answered for.
+    #[must_use]
+    pub fn now(&self) -> SyncToken {
+        SyncToken { pos: self.changes.current(), typing: self.typing.counter() }
+    }
+
+    /// What is new for a device until `now`.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn build(&self, ask: &Ask, now: SyncToken) -> Result<Response, ViewError> {
+        let round = Round {
+            syncs: self,
+            ask,
+            now,
+            shape: Shape::of(&ask.filter),
+            ignored: self.view.ignored_by(&ask.user)?,
+            account: AccountData::read(&self.users, ask, now.pos)?,
+            reading: Reading::new(&self.counts, &ask.user),
+        };
+        let mut response = nothing(now);
+        response.rooms = round.rooms()?;
+        response.account_data.events = round.global_account_data()?;
+        Ok(response)
+    }
+}
+
+/// The answer that nothing is new.
+#[must_use]
+pub fn nothing(now: SyncToken) -> Response {
+    let mut response = Response::new(now.to_string());
+    // There are no one-time keys yet, and clients should know that.
+    let counts = &mut response.device_one_time_keys_count;
+    counts.insert(OneTimeKeyAlgorithm::SignedCurve25519, uint!(0));
+    response.device_unused_fallback_key_types = Some(Vec::new());
+    response
+}
+
+/// Whether an answer tells nothing new.
+#[must_use]
+pub fn is_empty(response: &Response) -> bool {
+    response.rooms.is_empty()
+        && response.account_data.is_empty()
+        && response.to_device.is_empty()
+        && response.device_lists.is_empty()
+        && response.presence.is_empty()
+}
+
+impl Round<'_> {
+    fn view(&self) -> &View {
+        &self.syncs.view
+    }
+
+    fn user(&self) -> &str {
+        self.ask.user.as_str()
+    }
+
+    /// What the device has seen.
+    fn since(&self) -> Option<StreamPos> {
+        self.ask.since.map(|since| since.pos)
+    }
+
+    /// Whether all rooms are wanted, not only those in which something is new.
+    fn wants_all(&self) -> bool {
+        self.ask.since.is_none() || self.ask.full_state
+    }
+
+    fn rooms(&self) -> Result<Rooms, ViewError> {
+        let mut rooms = Rooms::new();
+        for num in self.candidates()? {
+            let Some(relation) = self.relation(num)? else { continue };
+            let room_id = relation.room.room_id.clone();
+            match relation.membership {
+                Membership::Join => {
+                    let room = self.joined(&relation)?;
+                    rooms.join.extend(room.map(|room| (room_id, room)));
+                }
+                Membership::Invite => {
+                    let room = self.invited(&relation)?;
+                    rooms.invite.extend(room.map(|room| (room_id, room)));
+                }
+                Membership::Knock => {
+                    let room = self.knocked(&relation)?;
+                    rooms.knock.extend(room.map(|room| (room_id, room)));
+                }
+                Membership::Leave | Membership::Ban => {
+                    let room = self.left(&relation)?;
+                    rooms.leave.extend(room.map(|room| (room_id, room)));
+                }
+            }
+        }
+        Ok(rooms)
+    }
+
+    fn timeline_filter(&self) -> EventFilter<'_> {
+        EventFilter::new(&self.ask.filter.room.timeline)
+    }
+
+    fn state_filter(&self) -> EventFilter<'_> {
+        EventFilter::new(&self.ask.filter.room.state)
+    }
+}

@@ -1,0 +1,120 @@
+//! Account data, global and per room.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use parlour_actors::users::Users;
+use parlour_event::{RoomNum, StreamPos};
+use ruma::{
+    api::client::filter::Filter,
+    events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent},
+    serde::Raw,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{Ask, Round, rooms::Relation};
+use crate::{
+    push::stored::{PUSH_RULES, push_rules_content},
+    view::{EventFilter, ViewError, filter::matches},
+};
+
+/// Where global account data are, among the rooms.
+const GLOBAL: RoomNum = RoomNum(0);
+
+/// What of a user's account data is new, by room: type and content.
+#[derive(Debug)]
+pub(super) struct AccountData(BTreeMap<RoomNum, Vec<(String, Bytes)>>);
+
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    content: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct InvitePermission {
+    #[serde(default)]
+    default_action: Option<String>,
+}
+
+impl AccountData {
+    /// Reads what is new for a device.
+    pub(super) fn read(users: &Users, ask: &Ask, now: StreamPos) -> Result<Self, ViewError> {
+        let after = ask.since.map_or(StreamPos(0), |since| since.pos);
+        let mut by_room = BTreeMap::<_, Vec<_>>::new();
+        for (room, data_type, content) in
+            users.account_data_changes(ask.user.as_str(), after, now)?
+        {
+            by_room.entry(room).or_default().push((data_type, content));
+        }
+        if ask.since.is_none() {
+            let global = by_room.entry(GLOBAL).or_default();
+            if !global.iter().any(|(data_type, _)| data_type == PUSH_RULES) {
+                global.push((PUSH_RULES.to_owned(), push_rules_content(users, &ask.user)?));
+            }
+        }
+        Ok(Self(by_room))
+    }
+
+    /// The rooms in which something is new.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = RoomNum> {
+        self.0.keys().copied().filter(|room| *room != GLOBAL)
+    }
+
+    fn of(&self, room: RoomNum) -> &[(String, Bytes)] {
+        self.0.get(&room).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Round<'_> {
+    pub(super) fn global_account_data(
+        &self,
+    ) -> Result<Vec<Raw<AnyGlobalAccountDataEvent>>, ViewError> {
+        let filter = &self.ask.filter.account_data;
+        let data = self.account.of(GLOBAL).iter();
+        Ok(data.filter(|(kind, _)| wants(filter, kind)).filter_map(event).collect())
+    }
+
+    /// `known`: whether the client has what was there at the last sync.
+    pub(super) fn room_account_data(
+        &self,
+        relation: &Relation,
+        known: bool,
+    ) -> Result<Vec<Raw<AnyRoomAccountDataEvent>>, ViewError> {
+        let filter = EventFilter::new(&self.ask.filter.room.account_data);
+        if !filter.wants_room(&relation.room.room_id) {
+            return Ok(Vec::new());
+        }
+        let room = relation.room.num;
+        let wanted = |(kind, _): &&(String, Bytes)| filter.wants_type(kind);
+        if known || self.ask.since.is_none() {
+            return Ok(self.account.of(room).iter().filter(wanted).filter_map(event).collect());
+        }
+        let data = self.syncs.users.account_data_of_room(self.user(), room, self.now.pos)?;
+        Ok(data.iter().filter(wanted).filter_map(event).collect())
+    }
+
+    /// Whether the user wants no invites at all.
+    ///
+    /// Specification: <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
+    pub(super) fn blocks_invites(&self) -> Result<bool, ViewError> {
+        let kind = "m.invite_permission_config";
+        let data = self.syncs.users.account_data(self.user(), GLOBAL, kind)?;
+        let content = data.and_then(|data| serde_json::from_slice::<InvitePermission>(&data).ok());
+        let action = content.and_then(|content| content.default_action);
+        Ok(action.as_deref() == Some("block"))
+    }
+}
+
+fn wants(filter: &Filter, kind: &str) -> bool {
+    let listed = |types: &[String]| types.iter().any(|pattern| matches(pattern, kind));
+    !listed(&filter.not_types) && filter.types.as_deref().is_none_or(listed)
+}
+
+/// A piece as an event; `None` if what is stored is not JSON, which it was when it was stored.
+fn event<T>((event_type, content): &(String, Bytes)) -> Option<Raw<T>> {
+    let content: &RawValue = serde_json::from_slice(content).ok()?;
+    to_raw_value(&Event { event_type, content }).ok().map(Raw::from_json)
+}

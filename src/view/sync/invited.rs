@@ -1,0 +1,67 @@
+//! Rooms that the user is invited to, or knocks at.
+
+use parlour_event::EventNum;
+use parlour_storage::schema::StoredEvent;
+use ruma::{
+    api::client::sync::sync_events::v3::{InvitedRoom, KnockedRoom},
+    events::AnyStrippedStateEvent,
+    serde::Raw,
+};
+
+use super::{Round, rooms::Relation};
+use crate::view::{Fields, ViewError};
+
+/// What is told of a room to those who are not in it.
+const STRIPPED: [&str; 7] = [
+    "m.room.create",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.encryption",
+];
+
+impl Round<'_> {
+    /// The section of a room with an invite; `None` if the client has it, or is not to have it.
+    pub(super) fn invited(&self, relation: &Relation) -> Result<Option<InvitedRoom>, ViewError> {
+        if !relation.is_news() && !self.wants_all() {
+            return Ok(None);
+        }
+        let sender = Fields::of(&relation.member)?.sender.into_owned();
+        if self.ignored.contains(&sender) || self.blocks_invites()? {
+            return Ok(None);
+        }
+        let mut room = InvitedRoom::new();
+        room.invite_state.events = self.stripped_state(relation, Some(&sender))?;
+        Ok(Some(room))
+    }
+
+    /// The section of a room at which the user knocks; `None` if the client has it.
+    pub(super) fn knocked(&self, relation: &Relation) -> Result<Option<KnockedRoom>, ViewError> {
+        if !relation.is_news() && !self.wants_all() {
+            return Ok(None);
+        }
+        let mut room = KnockedRoom::new();
+        room.knock_state.events = self.stripped_state(relation, None)?;
+        Ok(Some(room))
+    }
+
+    fn stripped_state(
+        &self,
+        relation: &Relation,
+        inviter: Option<&str>,
+    ) -> Result<Vec<Raw<AnyStrippedStateEvent>>, ViewError> {
+        let (view, root) = (self.view(), relation.at.state_after);
+        let mut nums: Vec<EventNum> = Vec::new();
+        for event_type in STRIPPED {
+            nums.extend(view.state_num(root, event_type, "")?);
+        }
+        if let Some(inviter) = inviter.filter(|inviter| *inviter != self.user()) {
+            nums.extend(view.member_num(root, inviter)?);
+        }
+        nums.push(relation.member.num);
+        let events: Vec<Option<StoredEvent>> = view.store.events(&nums)?;
+        events.iter().flatten().map(|event| view.stripped(event)).collect()
+    }
+}

@@ -1,0 +1,232 @@
+//! Pagination tokens: places in the history that clients hand back to us.
+//!
+//! Clients must not look into them; the first two characters say which kind and which version of
+//! it a token is, so that what is inside can change without breaking clients that hold old ones.
+//!
+//! | text | token |
+//! |---|---|
+//! | `s1_{pos}_{typing}` | [`SyncToken`]: `next_batch` and `prev_batch` of `/sync` |
+//! | `g1_{depth}_{pos}` | [`GraphToken`]: `start` and `end` of `/messages` and `/context` |
+//!
+//! Both are accepted wherever history is paged ([`View::graph_point`](super::View::graph_point));
+//! `since` takes a [`SyncToken`] only.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    str::FromStr,
+};
+
+use parlour_event::StreamPos;
+
+use crate::error::ApiError;
+
+/// A moment in the stream of everything. What is at or before `pos` has been seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct SyncToken {
+    /// The last position that has been seen.
+    pub pos: StreamPos,
+    /// The last change of typing that has been seen; its counter lives in memory.
+    pub typing: u64,
+}
+
+/// A place between two events of one room, in the order of the graph: events at or before
+/// `(depth, pos)` are on its older side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GraphToken {
+    /// Depth in the graph.
+    pub depth: u64,
+    /// Position of arrival, which orders events of the same depth.
+    pub pos: StreamPos,
+}
+
+/// Any token that pages through history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Token {
+    /// From `/sync`.
+    Sync(SyncToken),
+    /// From `/messages` or `/context`.
+    Graph(GraphToken),
+}
+
+/// Somebody's text that is no token of ours, or not of the kind that is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not one of ours, or of a version that this server no longer knows.
+    #[error("This is not a token of this server")]
+    Unknown,
+    /// A token, but one that pages through a room.
+    #[error("This token does not come from /sync")]
+    NotFromSync,
+}
+
+impl SyncToken {
+    /// The moment at a position, with no regard to typing.
+    #[must_use]
+    pub fn at(pos: StreamPos) -> Self {
+        Self { pos, typing: 0 }
+    }
+}
+
+impl GraphToken {
+    /// The place just behind an event, on its newer side.
+    #[must_use]
+    pub fn after(depth: u64, pos: StreamPos) -> Self {
+        Self { depth, pos }
+    }
+
+    /// The place just before an event, on its older side.
+    #[must_use]
+    pub fn before(depth: u64, pos: StreamPos) -> Self {
+        match pos.0.checked_sub(1) {
+            Some(pos) => Self { depth, pos: StreamPos(pos) },
+            None => Self { depth: depth.saturating_sub(1), pos: StreamPos(u64::MAX) },
+        }
+    }
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let mut parts = text.split('_');
+        let kind = parts.next();
+        let mut number = || parts.next().and_then(number_of).ok_or(TokenError::Unknown);
+        let (first, second) = (number()?, number()?);
+        if parts.next().is_some() {
+            return Err(TokenError::Unknown);
+        }
+        match kind {
+            Some("s1") => Ok(Self::Sync(SyncToken { pos: StreamPos(first), typing: second })),
+            Some("g1") => Ok(Self::Graph(GraphToken { depth: first, pos: StreamPos(second) })),
+            _ => Err(TokenError::Unknown),
+        }
+    }
+}
+
+impl FromStr for SyncToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        match text.parse()? {
+            Token::Sync(token) => Ok(token),
+            Token::Graph(_) => Err(TokenError::NotFromSync),
+        }
+    }
+}
+
+/// Digits alone: `u64::from_str` would take a `+`, and leading zeros would give one place two names.
+fn number_of(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let canonical = text == "0" || !text.starts_with('0');
+    if plain && canonical { text.parse().ok() } else { None }
+}
+
+impl Display for SyncToken {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "s1_{}_{}", self.pos, self.typing)
+    }
+}
+
+impl Display for GraphToken {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "g1_{}_{}", self.depth, self.pos)
+    }
+}
+
+impl Display for Token {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sync(token) => token.fmt(f),
+            Self::Graph(token) => token.fmt(f),
+        }
+    }
+}
+
+impl From<SyncToken> for Token {
+    fn from(token: SyncToken) -> Self {
+        Self::Sync(token)
+    }
+}
+
+impl From<GraphToken> for Token {
+    fn from(token: GraphToken) -> Self {
+        Self::Graph(token)
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> Self {
+        Self::invalid_param(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn garbage_is_refused() {
+        for text in [
+            "",
+            "_",
+            "__",
+            "s1",
+            "s1_",
+            "s1_1",
+            "s1_1_",
+            "s1__1",
+            "s1_1_2_3",
+            "s1_1_2_",
+            "s1_+1_2",
+            "s1_-1_2",
+            "s1_01_2",
+            "s1_1_ 2",
+            "s2_1_2",
+            "S1_1_2",
+            "t1-2_0_0",
+            "s1_18446744073709551616_0",
+            "g1_1_x",
+            "g1_1_\u{661}",
+        ] {
+            assert_eq!(text.parse::<Token>(), Err(TokenError::Unknown), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn since_takes_no_graph_token() {
+        let token = Token::from(GraphToken::after(3, StreamPos(4))).to_string();
+        assert_eq!(token.parse::<SyncToken>(), Err(TokenError::NotFromSync));
+        assert_eq!(ApiError::from(TokenError::NotFromSync).status().as_u16(), 400);
+    }
+
+    #[test]
+    fn before_and_after_enclose_one_event() {
+        for (depth, pos) in [(0, 1), (1, 0), (1, 1), (u64::MAX, u64::MAX)] {
+            let event = GraphToken { depth, pos: StreamPos(pos) };
+            assert!(GraphToken::before(depth, event.pos) < event, "{event}");
+            assert!(GraphToken::after(depth, event.pos) >= event, "{event}");
+        }
+        assert_eq!(GraphToken::before(7, StreamPos(9)), GraphToken::after(7, StreamPos(8)));
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_come_back(first: u64, second: u64) {
+            let sync = SyncToken { pos: StreamPos(first), typing: second };
+            let graph = GraphToken { depth: first, pos: StreamPos(second) };
+            for token in [Token::from(sync), Token::from(graph)] {
+                prop_assert_eq!(token.to_string().parse(), Ok(token));
+            }
+            prop_assert_eq!(sync.to_string().parse(), Ok(sync));
+        }
+
+        #[test]
+        fn any_text_is_a_token_or_an_error(text in "[sg]1_[0-9_+-]{0,45}|.{0,60}") {
+            if let Ok(token) = text.parse::<Token>() {
+                prop_assert_eq!(token.to_string(), text);
+            }
+        }
+    }
+}
