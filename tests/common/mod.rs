@@ -1,0 +1,18 @@
+//! The black-box harness: a child server, users that talk to it over HTTP, and the specification
+//! that every answer is checked against.
+
+mod answer;
+mod coverage;
+mod http;
+mod own_checks;
+mod random;
+mod schema;
+mod server;
+mod user;
+
+pub(crate) use answer::Answer;
+pub(crate) use http::{Client, Lost, path};
+pub(crate) use random::Random;
+pub(crate) use schema::check as check_schema;
+pub(crate) use server::{PASSWORD, Ran, SHARED_SECRET, Server, deadline};
+pub(crate) use user::{Ask, User, fresh_txn};

@@ -1,0 +1,209 @@
+//! The endpoints that are registered, as the server itself tells, with what the specification
+//! says about their parameters and bodies.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::Path,
+    sync::{LazyLock, mpsc},
+};
+
+use parlour::{
+    assemble::assemble,
+    config::{Config, Source},
+    server,
+};
+use parlour_actors::env::Env;
+use serde_json::{Map, Value, json};
+
+/// One method of one path.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) method: String,
+    /// With `{variables}` as ruma names them.
+    pub(super) template: &'static str,
+    /// The query's parameters.
+    pub(super) parameters: Vec<String>,
+    /// A body made of the definition's examples; `Null` where there is none.
+    pub(super) sample: Value,
+    /// Whether it wants an access token.
+    pub(super) authenticated: bool,
+    /// Whether anything is known about it but its path.
+    pub(super) known: bool,
+    /// Whether this is another path of an endpoint that comes later.
+    pub(super) again: bool,
+}
+
+/// Endpoints that are in no definition: method, path, whether a token is asked for, a body.
+fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
+    let register = json!({ "nonce": "0", "username": "x", "password": "y", "mac": "00",
+        "displayname": "X", "admin": false, "user_type": null, "inhibit_login": true });
+    let validity = "/_matrix/client/unstable/org.matrix.msc3231/register/\
+        org.matrix.msc3231.login.registration_token/validity";
+    vec![
+        ("GET", validity, false, Value::Null),
+        ("GET", "/_synapse/admin/v1/register", false, Value::Null),
+        ("POST", "/_synapse/admin/v1/register", false, register),
+    ]
+}
+
+impl Operation {
+    /// The names of the path's variables.
+    pub(super) fn variables(&self) -> impl Iterator<Item = &'static str> {
+        self.template.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    }
+
+    /// The path with `{}` for variables.
+    pub(super) fn blank(&self) -> String {
+        blank(self.template)
+    }
+
+    /// Whether the definition has no body although the method could have one.
+    pub(super) fn bodiless(&self) -> bool {
+        ["/logout", "/logout/all", "/forget"].iter().any(|end| self.template.ends_with(end))
+    }
+}
+
+fn blank(template: &str) -> String {
+    let parts = template.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// All endpoints for clients and administrators.
+pub(super) fn operations() -> &'static [Operation] {
+    static ALL: LazyLock<Vec<Operation>> = LazyLock::new(|| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec/client-server.json");
+        let spec: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        let all = registered().into_iter().filter(|(_, path)| *path != "/metrics");
+        let mut all: Vec<_> = all.map(|(method, path)| describe(&spec, method, path)).collect();
+        let mut seen = HashSet::new();
+        for operation in all.iter_mut().rev() {
+            let same = (operation.method.clone(), generic(operation.template));
+            operation.again = !seen.insert(same);
+        }
+        all
+    });
+    &ALL
+}
+
+/// Starts a server in this process, only to ask for its table.
+fn registered() -> Vec<(String, &'static str)> {
+    let text = r#"
+        server = { name = "localhost", data_dir = "memory", public_url = "http://localhost/" }
+        listeners = [{ address = "127.0.0.1", port = 0, apis = ["client", "admin"] }]
+    "#;
+    let (tell, told) = mpsc::channel();
+    let running = server::launch(
+        Config::load(&Source::text(text)).unwrap(),
+        Env::system(),
+        async move |boot| {
+            let service = assemble(boot).await?;
+            let all = service.routes().list();
+            tell.send(all.map(|(method, path)| (method.to_string(), path)).collect()).unwrap();
+            Ok(service)
+        },
+    );
+    let table = told.recv().unwrap();
+    running.unwrap().stop();
+    table
+}
+
+/// `/r0/` and `/v3/` are one operation, and variables have other names in the specification.
+fn generic(path: &str) -> String {
+    let is_version = |part: &str| {
+        part == "unstable"
+            || part.strip_prefix(['r', 'v']).is_some_and(|rest| rest.parse::<u8>().is_ok())
+    };
+    let blank = blank(path);
+    // `unstable/org.example.proposal/` became `v3/`.
+    let is_proposal = |&(n, part): &(usize, &str)| {
+        n == 4 && blank.starts_with("/_matrix/client/unstable/") && part.contains('.')
+    };
+    let parts = blank.split('/').enumerate().filter(|part| !is_proposal(part));
+    let parts = parts.map(|(n, part)| if n == 3 && is_version(part) { "*" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn describe(spec: &Value, method: String, template: &'static str) -> Operation {
+    let lower = method.to_ascii_lowercase();
+    let same = |(path, _): &(&String, &Value)| generic(path) == generic(template);
+    let mut found = spec["paths"].as_object().unwrap().iter().filter(same);
+    if let Some(operation) = found.find_map(|(_, all)| all.get(&lower)) {
+        let body = &operation["requestBody"]["content"]["application/json"];
+        return Operation {
+            parameters: parameters(spec, operation),
+            sample: if body.is_null() { Value::Null } else { of_media(spec, body) },
+            authenticated: needs_token(operation),
+            known: true,
+            again: false,
+            method,
+            template,
+        };
+    }
+    let own = own().into_iter().find(|(verb, path, ..)| *verb == method && *path == template);
+    let known = own.is_some();
+    let (_, _, authenticated, sample) = own.unwrap_or_default();
+    Operation {
+        parameters: Vec::new(),
+        sample,
+        authenticated,
+        known,
+        method,
+        template,
+        again: false,
+    }
+}
+
+/// An empty object among the schemes says that it can be done without any.
+fn needs_token(operation: &Value) -> bool {
+    let schemes = operation["security"].as_array();
+    schemes.is_some_and(|all| !all.is_empty() && all.iter().all(|scheme| *scheme != json!({})))
+}
+
+fn parameters(spec: &Value, operation: &Value) -> Vec<String> {
+    let all = operation["parameters"].as_array().into_iter().flatten();
+    let all = all.map(|parameter| resolve(spec, parameter)).filter(|p| p["in"] == "query");
+    all.filter_map(|parameter| Some(parameter["name"].as_str()?.to_owned())).collect()
+}
+
+fn resolve<'a>(spec: &'a Value, value: &'a Value) -> &'a Value {
+    let pointer = value["$ref"].as_str().and_then(|at| spec.pointer(at.strip_prefix('#')?));
+    pointer.unwrap_or(value)
+}
+
+fn of_media(spec: &Value, media: &Value) -> Value {
+    let examples = media["examples"].as_object().and_then(|all| all.values().next());
+    match (&media["example"], examples) {
+        (Value::Null, None) => sample(spec, &media["schema"], 8),
+        (Value::Null, Some(example)) => resolve(spec, example)["value"].clone(),
+        (example, _) => example.clone(),
+    }
+}
+
+/// A value that fits a schema, roughly: its example, or one made of the examples of its parts.
+fn sample(spec: &Value, schema: &Value, depth: u8) -> Value {
+    let schema = resolve(spec, schema);
+    let Some(deeper) = depth.checked_sub(1) else { return Value::Null };
+    if !schema["example"].is_null() {
+        return schema["example"].clone();
+    }
+    let mut object = Map::new();
+    for part in
+        ["allOf", "oneOf", "anyOf"].iter().filter_map(|key| schema[key].as_array()).flatten()
+    {
+        match sample(spec, part, deeper) {
+            Value::Object(fields) => object.extend(fields),
+            other => return other,
+        }
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        object.insert(name.clone(), sample(spec, field, deeper));
+    }
+    match schema["type"].as_str() {
+        Some("array") => json!([sample(spec, &schema["items"], deeper)]),
+        Some("string") => json!("text"),
+        Some("integer" | "number") => json!(1),
+        Some("boolean") => json!(true),
+        _ => Value::Object(object),
+    }
+}

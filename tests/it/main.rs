@@ -1,0 +1,26 @@
+//! Black-box tests: a booted server, and users who talk to it. One binary, since each would be
+//! linked anew.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[allow(dead_code, unused_imports, reason = "shared with the crash test; neither uses all of it")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod accounts;
+mod errors;
+mod garbage;
+mod harness;
+mod maintenance;
+mod registration;
+mod rooms;
+mod rooms_pages;
+mod rooms_read;
+mod rooms_write;
+mod sync;
+mod sync_counts;
+mod sync_filters;
+mod sync_model;
+mod sync_rooms;
+mod sync_state;
+mod user_data;
