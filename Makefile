@@ -1,0 +1,63 @@
+# The commands of the house. `make run` and `make test` need nothing but a Rust toolchain and,
+# for the tests, python3.
+
+VENV := target/venv
+PYTHON := $(VENV)/bin/python
+REQUIREMENTS := tests/python/requirements.txt
+CONFIG := config/parlour.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-rust test-python check tidy bench coverage clean-venv
+
+help:
+	@echo "make run       build and start a server on 127.0.0.1:8008, data in ./data"
+	@echo "make test      all tests, Rust and Python"
+	@echo "make check     formatting, lints, and the rules of the house"
+	@echo "make tidy      the rules of the house alone"
+	@echo "make bench     the benchmarks"
+	@echo "make coverage  which operations of the specification the last tests have seen"
+
+run:
+	cargo build --release --locked --bin parlour
+	@echo
+	@echo "Parlour starts on http://127.0.0.1:8008, its data in ./data; Ctrl-C stops it."
+	@echo "Whoever is on this machine may register: point a Matrix client at that address,"
+	@echo "or follow 'A first conversation' in README.md. For other settings, copy $(CONFIG),"
+	@echo "change it, and run: target/release/parlour serve --config your.toml"
+	@echo
+	exec target/release/parlour serve --config $(CONFIG)
+
+test: test-rust test-python
+
+test-rust:
+	rm -rf target/spec-coverage
+	cargo test --workspace --locked
+
+# The binary is the one that `cargo test` has built. Asking for it in any other way would choose
+# other features of the dependencies, and build them all again.
+test-python: $(VENV)/installed
+	cargo test --workspace --locked --no-run --quiet
+	TEST_BINARY=$(CURDIR)/target/debug/parlour PYTHONDONTWRITEBYTECODE=1 \
+		$(PYTHON) -m pytest tests/python
+
+$(VENV)/installed: $(REQUIREMENTS)
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	touch $@
+
+check:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(MAKE) tidy
+
+tidy:
+	cargo test --workspace --locked --test tidy
+
+bench:
+	cargo bench --workspace --locked
+
+coverage:
+	python3 tests/spec/coverage.py
+
+clean-venv:
+	rm -rf $(VENV)
