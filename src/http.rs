@@ -2,7 +2,7 @@
 //!
 //! An endpoint is a plain async function of a context and a typed request:
 //!
-//! ```ignore
+//! ```text
 //! async fn send(
 //!     ctx: Arc<SendContext>,
 //!     req: Ruma<send_message_event::v3::Request>,
