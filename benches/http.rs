@@ -47,7 +47,10 @@ impl Server {
         );
         let file = data.path().join("parlour.toml");
         fs::write(&file, config).expect("configuration");
-        let child = Command::new(env!("CARGO_BIN_EXE_parlour"))
+        // Another build of the server can be measured beside this one, in the same run of the machine.
+        let ours = env!("CARGO_BIN_EXE_parlour").into();
+        let binary = std::env::var_os("BENCH_BINARY").unwrap_or(ours);
+        let child = Command::new(binary)
             .args(["serve", "--config"])
             .arg(&file)
             .stdin(Stdio::null())

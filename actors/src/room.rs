@@ -9,6 +9,7 @@
 //! same thread don't notice.
 
 mod change;
+mod commits;
 mod core;
 mod local;
 mod member;
@@ -19,23 +20,22 @@ mod source;
 mod take_in;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use parlour_event::{Pdu, RoomNum, StreamPos};
+use parlour_event::{Pdu, RoomNum};
 use ruma::{OwnedEventId, OwnedRoomId};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::core::{RoomCore, RoomDeps};
 use self::{
+    commits::{Answer, Commits, Settled, Waiter},
     local::Local,
-    messages::{
-        Admission, Input, LocalEvent, Output, Perform, Reply, RoomError, Sent, Settled, Verdict,
-    },
+    messages::{Admission, Input, LocalEvent, News, Output, Perform, Reply, RoomError, Verdict},
     received::Received,
     take_in::Step,
 };
@@ -69,19 +69,6 @@ enum Mind {
     Lost,
 }
 
-/// Somebody who waits for a commit.
-struct Waiter {
-    reply: Reply,
-    answer: Answer,
-    permit: Admission,
-}
-
-/// What a waiter is told once the commit is durable.
-enum Answer {
-    Sent(OwnedEventId),
-    Received(Verdict),
-}
-
 /// The actor.
 pub(crate) struct Room {
     num: RoomNum,
@@ -89,8 +76,9 @@ pub(crate) struct Room {
     host: RoomHost,
     mind: Mind,
     parked: VecDeque<Perform>,
-    waiting: HashMap<u64, Vec<Waiter>>,
-    /// Commits that the persister has not answered for yet, of this core or a lost one.
+    /// What the persister has to say of this core's commits, or a lost one's.
+    commits: Commits,
+    /// How many of these commits were not settled when the room last looked.
     in_flight: usize,
     /// Events that made the core panic; they are not tried again.
     quarantined: HashSet<OwnedEventId>,
@@ -121,7 +109,7 @@ impl Room {
             host,
             mind,
             parked: VecDeque::new(),
-            waiting: HashMap::new(),
+            commits: Commits::default(),
             in_flight: 0,
             quarantined: HashSet::new(),
             settled_while_away: None,
@@ -132,6 +120,8 @@ impl Room {
 
     fn perform(&mut self, perform: Perform, ctx: &mut Context<Self>) {
         self.last_used = self.host.deps.env.clock.monotonic();
+        let settled = self.commits.look();
+        self.note(&settled, ctx);
         let Mind::Here(core) = &mut self.mind else {
             self.parked.push_back(perform);
             return;
@@ -192,7 +182,7 @@ impl Room {
         match computed {
             Ok(Ok(Computed::Done(output))) => drop(reply.send(Ok(output))),
             Ok(Ok(Computed::Wait { seq, answer })) => {
-                self.waiting.entry(seq).or_default().push(Waiter { reply, answer, permit });
+                self.commits.wait(seq, Waiter { reply, answer, permit });
             }
             Ok(Ok(Computed::Steps { steps, answer })) => {
                 self.submit(steps, Waiter { reply, answer, permit }, ctx);
@@ -215,18 +205,17 @@ impl Room {
 
     fn submit(&mut self, steps: Vec<Step>, waiter: Waiter, ctx: &mut Context<Self>) {
         let Some(last) = steps.last().map(|step| step.seq) else { return };
-        self.waiting.entry(last).or_default().push(waiter);
+        self.commits.wait(last, waiter);
         for Step { seq, change, broken, .. } in steps {
-            let room = ctx.address();
+            let (room, commits) = (ctx.address(), self.commits.clone());
             self.in_flight += 1;
-            self.host.persister.submit_of_room(
-                Box::new(change),
-                broken,
-                Box::new(move |result| {
-                    // A room that has gone has lost its waiters too.
-                    room.do_send(Settled { seq, result });
-                }),
-            );
+            let done = move |result| {
+                if commits.settle(seq, result) {
+                    // A room that has gone has nothing left to do about it.
+                    room.do_send(News);
+                }
+            };
+            self.host.persister.submit_of_room(Box::new(change), broken, Box::new(done));
         }
     }
 
@@ -238,9 +227,17 @@ impl Room {
     }
 
     fn reload_if_quiet(&mut self, ctx: &mut Context<Self>) {
-        if self.in_flight > 0 || !matches!(self.mind, Mind::Lost) {
+        if !matches!(self.mind, Mind::Lost) {
             return;
         }
+        if self.in_flight > 0 {
+            self.in_flight = self.in_flight.saturating_sub(self.commits.look_and_ask().count);
+        }
+        if self.in_flight > 0 {
+            return;
+        }
+        // The next core counts its commits from the beginning.
+        self.commits = Commits::default();
         self.mind = Mind::Away;
         self.failed = false;
         let (deps, num, loading) = (self.host.deps.clone(), self.num, self.host.loading.clone());
@@ -289,25 +286,27 @@ impl Room {
     }
 
     fn sleep_if_idle(&mut self, ctx: &mut Context<Self>) {
-        let quiet = self.in_flight == 0
-            && self.parked.is_empty()
-            && self.waiting.is_empty()
-            && matches!(self.mind, Mind::Here(_));
+        let settled = self.commits.look();
+        self.note(&settled, ctx);
+        let quiet =
+            self.in_flight == 0 && self.parked.is_empty() && matches!(self.mind, Mind::Here(_));
         let idle = self.host.deps.env.clock.monotonic().saturating_sub(self.last_used);
         if quiet && (self.host.may_sleep)(idle) {
             ctx.stop();
         }
     }
 
-    fn settle(&mut self, seq: u64, result: Result<StreamPos, crate::persister::PersistError>) {
-        for Waiter { reply, answer, permit } in self.waiting.remove(&seq).unwrap_or_default() {
-            // First the place in the queue: whoever is answered may ask again at once.
-            drop(permit);
-            let output = result.clone().map_err(RoomError::from).map(|pos| match answer {
-                Answer::Sent(event_id) => Output::Sent(Sent { event_id, pos }),
-                Answer::Received(verdict) => Output::Received(verdict),
-            });
-            drop(reply.send(output));
+    /// Takes note of what has become of commits.
+    fn note(&mut self, settled: &Settled, ctx: &mut Context<Self>) {
+        self.in_flight = self.in_flight.saturating_sub(settled.count);
+        match (settled.durable, &mut self.mind) {
+            (Some(seq), Mind::Here(core)) => core.settled(seq),
+            (Some(seq), Mind::Away) => self.settled_while_away = Some(seq),
+            (_, Mind::Lost) | (None, _) => {}
+        }
+        self.failed |= settled.failed;
+        if self.failed && matches!(self.mind, Mind::Here(_)) {
+            self.lose(ctx);
         }
     }
 }
@@ -411,21 +410,12 @@ impl Handler<Perform> for Room {
     }
 }
 
-impl Handler<Settled> for Room {
+impl Handler<News> for Room {
     type Result = ();
 
-    fn handle(&mut self, Settled { seq, result }: Settled, ctx: &mut Self::Context) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        match (&result, &mut self.mind) {
-            (Ok(_), Mind::Here(core)) => core.settled(seq),
-            (Ok(_), Mind::Away) => self.settled_while_away = Some(seq),
-            (Err(_), _) => self.failed = true,
-            (Ok(_), Mind::Lost) => {}
-        }
-        self.settle(seq, result);
-        if self.failed && !matches!(self.mind, Mind::Away) {
-            self.lose(ctx);
-        }
+    fn handle(&mut self, _: News, ctx: &mut Self::Context) {
+        let settled = self.commits.look();
+        self.note(&settled, ctx);
         self.reload_if_quiet(ctx);
     }
 }

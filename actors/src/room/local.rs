@@ -35,12 +35,13 @@ pub(crate) enum Local {
 }
 
 /// The auth events of an event, found in a state.
-pub(crate) struct Selection(Vec<(String, String, EventNum, Arc<Pdu>)>);
+pub(crate) struct Selection(Vec<(EventNum, Arc<Pdu>)>);
 
 impl auth::StateView for Selection {
     fn event(&self, event_type: &str, state_key: &str) -> Option<Arc<Pdu>> {
-        let found = self.0.iter().find(|(kind, key, ..)| kind == event_type && key == state_key);
-        found.map(|(.., pdu)| pdu.clone())
+        let is_it =
+            |pdu: &Pdu| pdu.state_key() == Some(state_key) && pdu.event_type() == event_type;
+        self.0.iter().find(|(_, pdu)| is_it(pdu)).map(|(_, pdu)| pdu.clone())
     }
 }
 
@@ -163,9 +164,7 @@ impl RoomCore {
         let create = std::iter::once(("m.room.create", ""));
         let others = types.filter(|pair| *pair != ("m.room.create", ""));
         for (event_type, state_key) in create.chain(others) {
-            if let Some((num, pdu)) = self.state_event(state, event_type, state_key)? {
-                selection.push((event_type.to_owned(), state_key.to_owned(), num, pdu));
-            }
+            selection.extend(self.state_event(state, event_type, state_key)?);
         }
         Ok(Selection(selection))
     }
@@ -173,7 +172,7 @@ impl RoomCore {
     /// The numbers of the auth events that the event names.
     fn auth_nums(&self, selection: &Selection, pdu: &Pdu) -> Vec<EventNum> {
         let named = |auth: &Arc<Pdu>| pdu.auth_events().contains(auth.event_id());
-        selection.0.iter().filter(|(.., auth)| named(auth)).map(|(_, _, num, _)| *num).collect()
+        selection.0.iter().filter(|(_, auth)| named(auth)).map(|(num, _)| *num).collect()
     }
 
     fn build(
@@ -185,15 +184,17 @@ impl RoomCore {
         let depth = tips.first().map_or(0, |tip| tip.depth).saturating_add(1);
         let prev_events =
             tips.iter().map(|tip| self.reference(tip.num)).collect::<Result<_, _>>()?;
-        let names_create = !self.version.rules().authorization.room_create_event_id_as_room_id;
+        let rules = self.version.rules();
+        let names_create = !rules.authorization.room_create_event_id_as_room_id;
+        let has_opaque_ids = rules.event_format.require_event_id;
         let mut seen = HashSet::new();
         let auth_events = selection
             .0
             .iter()
-            .filter(|(kind, ..)| names_create || kind != "m.room.create")
-            .filter(|(_, _, num, _)| seen.insert(*num))
-            .map(|(_, _, num, _)| self.reference(*num))
-            .collect::<Result<_, _>>()?;
+            .filter(|(_, pdu)| names_create || pdu.event_type() != "m.room.create")
+            .filter(|(num, _)| seen.insert(*num))
+            .map(|(_, pdu)| EventReference::to(self.version, pdu))
+            .collect();
         let builder = PduBuilder {
             room_id: Some(self.room_id.clone()),
             sender: event.sender,
@@ -205,7 +206,7 @@ impl RoomCore {
             depth,
             origin_server_ts: event.timestamp.unwrap_or_else(|| self.deps.env.clock.now_ms()),
             redacts: event.redacts,
-            event_localpart: Some(self.deps.env.random_string(OPAQUE_ID_LEN)),
+            event_localpart: has_opaque_ids.then(|| self.deps.env.random_string(OPAQUE_ID_LEN)),
         };
         Ok(builder.build_and_sign(self.version, &self.deps.server_name, &self.deps.key)?)
     }

@@ -179,10 +179,7 @@ pub(crate) struct Admission {
     pub(crate) _server: OwnedSemaphorePermit,
 }
 
-/// The persister tells a room what became of a commit.
+/// There is news of the room's commits: one has failed, or the room has asked to be told.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Settled {
-    pub(crate) seq: u64,
-    pub(crate) result: Result<StreamPos, PersistError>,
-}
+pub(crate) struct News;
