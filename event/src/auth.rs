@@ -139,8 +139,8 @@ impl<S: StateView + ?Sized> Check<'_, S> {
         let needed = self.levels.event_level(event.event_type(), event.state_key().is_some())?;
         require(power, needed, || format!("to send {}", event.event_type()))?;
         // If the event has a state_key that starts with an @ and does not match the sender, reject.
-        if event.state_key().is_some_and(|key| key.starts_with('@') && key != event.sender()) {
-            return Err(AuthError::OtherUsersStateKey);
+        if let Some(key) = event.state_key().filter(|key| key.starts_with('@')) {
+            self.owned(key, power)?;
         }
         match event.event_type() {
             // If type is m.room.power_levels:
@@ -152,6 +152,23 @@ impl<S: StateView + ?Sized> Check<'_, S> {
             // Otherwise, allow.
             _ => Ok(()),
         }
+    }
+
+    /// The rule on state keys that start with an `@`.
+    fn owned(&self, state_key: &str, power: PowerLevel) -> Result<(), AuthError> {
+        if state_key == self.event.sender() {
+            return Ok(());
+        }
+        if !self.version.has_owned_state() {
+            return Err(AuthError::OtherUsersStateKey);
+        }
+        // MSC3757: the user whose id the state key begins with, and who has more power than that
+        // user, may send the event.
+        let owner = owner_of(state_key).ok_or(AuthError::StateKeyWithoutOwner)?;
+        if owner == self.event.sender() || power > self.levels.user_level(owner)? {
+            return Ok(());
+        }
+        Err(AuthError::OtherUsersStateKey)
     }
 
     /// Versions 1 and 2: the rule on `m.room.redaction`.
@@ -198,6 +215,15 @@ impl<S: StateView + ?Sized> Check<'_, S> {
         let event = self.state.event(types::JOIN_RULES, "");
         JoinRulesContent::new(event.as_deref().map(Pdu::content)).join_rule()
     }
+}
+
+/// MSC3757: the user id that a state key begins with. Server names have no underscores, so the
+/// first one behind the localpart ends it.
+fn owner_of(state_key: &str) -> Option<&UserId> {
+    let (localpart, rest) = state_key.split_once(':')?;
+    let server = rest.split_once('_').map_or(rest, |(server, _)| server);
+    let end = localpart.len() + 1 + server.len();
+    <&UserId>::try_from(state_key.get(..end)?).ok()
 }
 
 /// Versions 1 to 5: the rule on `m.room.aliases`.

@@ -3,7 +3,7 @@
 //! | module | what it knows |
 //! |---|---|
 //! | [`json`] | JSON values, strict and lax parsing, canonical form |
-//! | [`version`] | the room versions 1 to 12 and their rules |
+//! | [`version`] | the room versions 1 to 12, two unstable ones, and their rules |
 //! | [`pdu`] | the PDU, its format checks and size limits, building one |
 //! | [`hashes`], [`signing`], [`redaction`] | content hash, reference hash, signatures, redaction |
 //! | [`content`] | typed views of the event contents that the auth rules read |

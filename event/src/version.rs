@@ -12,17 +12,24 @@ pub struct RoomVersion {
     id: RoomVersionId,
     rules: RoomVersionRules,
     number: u8,
+    owned_state: bool,
 }
 
+/// Versions 10 and 11 with owned state, MSC3757.
+const OWNED_STATE: [(&str, u8); 2] = [("org.matrix.msc3757.10", 10), ("org.matrix.msc3757.11", 11)];
+
 static VERSIONS: LazyLock<Vec<RoomVersion>> = LazyLock::new(|| {
-    (1..=12)
-        .map(|number: u8| {
-            let id = RoomVersionId::try_from(number.to_string())
-                .expect("a decimal number is a valid room version id");
-            let rules = id.rules().expect("ruma knows the rules of room versions 1 to 12");
-            RoomVersion { id, rules, number }
-        })
-        .collect()
+    let stable = (1..=12).map(|number: u8| (number.to_string(), number, false));
+    let unstable = OWNED_STATE.iter().map(|(id, number)| ((*id).to_owned(), *number, true));
+    let version = |(id, number, owned_state): (String, u8, bool)| {
+        let parse = |id: &str| {
+            RoomVersionId::try_from(id).expect("a constant above is a valid room version id")
+        };
+        let rules = parse(&number.to_string()).rules();
+        let rules = rules.expect("ruma knows the rules of room versions 1 to 12");
+        RoomVersion { id: parse(&id), rules, number, owned_state }
+    };
+    stable.chain(unstable).map(version).collect()
 });
 
 impl RoomVersion {
@@ -38,7 +45,7 @@ impl RoomVersion {
         VERSIONS.iter().find(|version| version.id.as_str() == id)
     }
 
-    /// All supported versions, oldest first.
+    /// All supported versions: those of the specification, oldest first, then unstable ones.
     #[must_use]
     pub fn all() -> &'static [Self] {
         &VERSIONS
@@ -56,9 +63,22 @@ impl RoomVersion {
         &self.rules
     }
 
-    /// The version's number, 1 to 12.
+    /// The version's number, 1 to 12; of an unstable version that of the one it is made from.
     #[must_use]
     pub fn number(&self) -> u8 {
         self.number
+    }
+
+    /// Whether the specification has this version.
+    #[must_use]
+    pub fn is_stable(&self) -> bool {
+        !self.owned_state
+    }
+
+    /// Whether a state key may be a user's id with an underscore and more behind it, which gives
+    /// that user the state event (MSC3757).
+    #[must_use]
+    pub fn has_owned_state(&self) -> bool {
+        self.owned_state
     }
 }

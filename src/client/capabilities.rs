@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use parlour_event::RoomVersion;
 use ruma::{
     RoomVersionId,
     api::client::discovery::get_capabilities::{
@@ -43,9 +44,13 @@ async fn capabilities(
     _: Ruma<get_capabilities::v3::Request>,
 ) -> Result<get_capabilities::v3::Response, ApiError> {
     let mut capabilities = Capabilities::new();
-    let versions = (1..=12_u8).filter_map(|version| version.to_string().try_into().ok());
+    let stability = |version: &RoomVersion| match version.is_stable() {
+        true => RoomVersionStability::Stable,
+        false => RoomVersionStability::Unstable,
+    };
+    let versions = RoomVersion::all().iter();
     let available: BTreeMap<_, _> =
-        versions.map(|version| (version, RoomVersionStability::Stable)).collect();
+        versions.map(|version| (version.id().clone(), stability(version))).collect();
     let default = context.default_room_version.clone();
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
     capabilities.change_password = ChangePasswordCapability::new(false);

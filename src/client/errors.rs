@@ -6,7 +6,10 @@ use actix_web::http::StatusCode;
 use parlour_actors::users::{
     AccountDataError, FilterError, ProfileError, RegisterError, UserError,
 };
-use parlour_actors::{RoomError, directory::AliasError, persister::PersistError};
+use parlour_actors::{
+    RelationError, RoomError, delayed::DelayedError, directory::AliasError, persister::PersistError,
+};
+use parlour_event::auth::AuthError;
 use parlour_storage::StorageError;
 use ruma::api::error::ErrorCode;
 
@@ -89,6 +92,9 @@ impl From<RoomError> for ApiError {
             RoomError::UnknownRoom => Self::forbidden("You are not in this room"),
             RoomError::Forbidden(_) | RoomError::WrongMembership { .. } => {
                 Self::forbidden(error.to_string())
+            }
+            RoomError::Forbidden(AuthError::StateKeyWithoutOwner) => {
+                Self::bad_json(error.to_string())
             }
             RoomError::Format(format) if format.is_too_large() => {
                 Self::too_large(format.to_string())

@@ -61,7 +61,7 @@ impl View {
     pub fn room_by_num(&self, num: RoomNum) -> Result<Option<RoomView>, ViewError> {
         let Some(head) = self.store.room_head(num)? else { return Ok(None) };
         let Ok(room_id) = OwnedRoomId::try_from(head.room_id.as_str()) else { return Ok(None) };
-        let Some(version) = RoomVersion::parse(&head.version.to_string()) else { return Ok(None) };
+        let Some(version) = RoomVersion::parse(&head.version) else { return Ok(None) };
         Ok(Some(RoomView { num, room_id, version, head }))
     }
 

@@ -13,6 +13,7 @@ mod garbage;
 mod harness;
 mod maintenance;
 mod registration;
+mod owned_state;
 mod rooms;
 mod rooms_pages;
 mod rooms_read;

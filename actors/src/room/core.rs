@@ -185,8 +185,8 @@ impl RoomCore {
         };
         let room_id = OwnedRoomId::try_from(head.room_id.as_str())
             .map_err(|_| unreadable("not a room id"))?;
-        let version = RoomVersion::parse(&head.version.to_string())
-            .ok_or_else(|| unreadable("not a room version"))?;
+        let version =
+            RoomVersion::parse(&head.version).ok_or_else(|| unreadable("not a room version"))?;
         let mut core = Self::unborn(deps, num, room_id, version);
         core.load_tips(&head)?;
         core.load_servers()?;

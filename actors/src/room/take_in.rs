@@ -377,7 +377,7 @@ impl RoomCore {
     fn head(&self) -> RoomHead {
         RoomHead {
             room_id: self.room_id.to_string(),
-            version: self.version.number(),
+            version: self.version.id().to_string(),
             create: self.create,
             extremities: self.tips.iter().map(|tip| tip.num).collect(),
             state: self.state,

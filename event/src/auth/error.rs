@@ -193,6 +193,9 @@ pub enum AuthError {
     /// reject."
     #[error("the state key of this event must not be another user's ID")]
     OtherUsersStateKey,
+    /// MSC3757: a state key that starts with an `@` and names no user.
+    #[error("the state key is neither a user ID nor one with an underscore behind it")]
+    StateKeyWithoutOwner,
 
     /// The power levels, those that are sent or those of the room, break the room version's format.
     #[error(transparent)]

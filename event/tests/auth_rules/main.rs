@@ -7,6 +7,7 @@ mod differential;
 mod garbage;
 mod levels;
 mod member;
+mod owned;
 mod power;
 mod ruma;
 mod selection;

@@ -112,7 +112,7 @@ pub struct RoomHead {
     /// The room id.
     pub room_id: String,
     /// The room version.
-    pub version: u8,
+    pub version: String,
     /// The create event.
     pub create: EventNum,
     /// The events that nothing follows yet.
