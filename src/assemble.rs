@@ -32,11 +32,13 @@ use crate::{
         receipts::{self, ReceiptContext},
         redact,
         register::{self, RegisterContext},
+        relations,
         send::{self, SendContext},
         sessions::Sessions,
         state,
         state_write::{self, StateWriteContext},
         sync::{self, SyncContext},
+        threads, timestamp,
         typing::{self, TypingContext},
         uiaa::Uiaa,
     },
@@ -106,6 +108,9 @@ fn reading_routes(view: &View) -> Routes {
         .and(members::routes(view.clone()))
         .and(messages::routes(view.clone()))
         .and(context::routes(view.clone()))
+        .and(relations::routes(view.clone()))
+        .and(threads::routes(view.clone()))
+        .and(timestamp::routes(view.clone()))
 }
 
 /// Writing to rooms.

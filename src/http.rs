@@ -87,8 +87,29 @@ pub struct RequestMeta {
     pub request_id: u64,
     /// The `User-Agent`, at most 256 characters.
     pub user_agent: Option<String>,
+    /// The query string, for what ruma's type leaves out.
+    pub query: Query,
     /// The body as it came, for what ruma's type leaves out.
     pub body: Bytes,
+}
+
+/// A query string. It may hold a token, and must not reach a log.
+#[derive(Clone, Default)]
+pub struct Query(pub(crate) String);
+
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Query(..)")
+    }
+}
+
+impl Query {
+    /// The value of a parameter; of several, the first.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        let all = actix_web::web::Query::<Vec<(String, String)>>::from_query(&self.0).ok()?;
+        all.into_inner().into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
 }
 
 /// A request to an endpoint that ruma does not know.

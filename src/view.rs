@@ -14,10 +14,16 @@
 //! | [`page`] | the events on one side of a place |
 //! | [`power`] | who is what in a room now |
 //! | [`thread`] | which thread an event belongs to |
+//! | [`bundle`] | what do an event's children come to |
+//! | [`children`] | which events relate to an event |
+//! | [`threads`] | which threads does a room have |
+//! | [`time`] | which event is nearest to a time |
 //! | [`ignored`] | whom does this user not want to hear |
 //! | [`sync`] | what is new for a device |
 
 pub mod access;
+pub mod bundle;
+pub mod children;
 pub mod event;
 pub mod filter;
 pub mod ignored;
@@ -31,6 +37,8 @@ pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+pub mod threads;
+pub mod time;
 pub mod tokens;
 
 use std::sync::Arc;
@@ -42,14 +50,16 @@ use self::pool::Pool;
 
 pub use self::{
     access::{Access, Standing},
+    children::{Children, ChildrenRequest},
     event::{EventFormat, Fields},
-    filter::EventFilter,
+    filter::{EventFilter, RelationFilter},
     ignored::Ignored,
     page::{Page, PageRequest, Shown},
     power::Powers,
     reader::{Reader, Seen},
     room::{RoomView, StateAt},
     thread::ThreadPlace,
+    threads::{Threads, ThreadsRequest},
     tokens::{GraphToken, SyncToken, Token, TokenError},
 };
 

@@ -33,4 +33,7 @@ pub mod workers;
 
 pub use engine::{Engine, EngineOptions, StartError};
 pub use registry::{NewRoom, RoomLimits, Rooms};
-pub use room::messages::{LocalEvent, ProfileUpdate, RoomError, Sent, Transaction, Verdict};
+pub use room::{
+    messages::{LocalEvent, ProfileUpdate, RoomError, Sent, Transaction, Verdict},
+    relations::{MAX_HOPS, RelationError},
+};

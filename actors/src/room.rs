@@ -16,8 +16,10 @@ mod member;
 pub(crate) mod messages;
 mod profile;
 mod received;
+pub(crate) mod relations;
 mod source;
 mod take_in;
+mod unsettled;
 
 use std::{
     collections::{HashSet, VecDeque},

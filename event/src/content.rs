@@ -1,4 +1,5 @@
-//! Typed views of the event contents that the authorisation rules read.
+//! Typed views of the event contents that the server itself reads, most of them in the
+//! authorisation rules.
 //!
 //! A view borrows the content and looks at a field when it is asked for: the checks run on every
 //! event, and a power levels event can name thousands of users of whom one matters. What is
@@ -8,12 +9,14 @@ mod create;
 mod join_rules;
 mod member;
 mod power_levels;
+mod relation;
 mod third_party;
 
 pub use create::CreateContent;
 pub use join_rules::{JoinRule, JoinRulesContent};
 pub use member::{MemberContent, Membership};
 pub use power_levels::{LevelError, LevelField, PowerLevel, PowerLevels};
+pub use relation::{Relation, RelationKind};
 pub use third_party::{SignedInvite, ThirdPartyInviteContent};
 
 use ruma::UserId;

@@ -8,13 +8,13 @@ use ruma::{
     serde::Raw,
 };
 
-use super::reading::{limit, state_events, wants};
+use super::reading::{limit, relation_filter, seen_event, state_events, wants};
 use crate::{
     error::ApiError,
     http::{Api, Caller, Routes, Ruma},
     view::{
-        EventFilter, EventFormat, Fields, GraphToken, Page, PageRequest, Reader, Shown, StateAt,
-        View, ViewError, page::MAX_PAGE,
+        EventFilter, EventFormat, Fields, GraphToken, Page, PageRequest, Reader, RelationFilter,
+        Seen, Shown, StateAt, View, ViewError, page::MAX_PAGE,
     },
 };
 
@@ -26,7 +26,8 @@ pub fn routes(view: View) -> Routes {
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
 async fn context(view: View, call: Ruma<Request>) -> Result<Response, ApiError> {
-    view.run(move |view| read(view, &call.request, &call.caller)).await
+    let relations = relation_filter(&call.meta)?;
+    view.run(move |view| read(view, &call.request, &call.caller, &relations)).await
 }
 
 /// The pages on both sides of an event.
@@ -51,15 +52,16 @@ impl Around {
     }
 }
 
-fn read(view: &View, request: &Request, caller: &Caller) -> Result<Response, ApiError> {
-    // One answer for what is not there, what is elsewhere and what may not be seen.
-    let missing = || ApiError::not_found("There is no such event that you could see");
-    let reader = view.reader(&request.room_id, &caller.user_id, Some(&caller.device_id))?;
-    let mut reader = reader.ok_or_else(missing)?;
-    let num = view.store.event_num(request.event_id.as_str())?;
-    let event = num.map(|num| view.store.event(num)).transpose()?;
-    let event = shown(&mut reader, event.flatten().ok_or_else(missing)?)?.ok_or_else(missing)?;
-    let around = look_around(view, &mut reader, request, caller, event)?;
+fn read(
+    view: &View,
+    request: &Request,
+    caller: &Caller,
+    relations: &RelationFilter,
+) -> Result<Response, ApiError> {
+    let (mut reader, event, seen) = seen_event(view, &request.room_id, &request.event_id, caller)?;
+    let event = shown(&mut reader, event, seen)?;
+    let filter = EventFilter::new(&request.filter).with_relations(relations);
+    let around = look_around(&mut reader, request, filter, event)?;
     let mut response = Response::new();
     response.start = Some(around.before.next.to_string());
     response.end = Some(around.after.next.to_string());
@@ -70,32 +72,27 @@ fn read(view: &View, request: &Request, caller: &Caller) -> Result<Response, Api
     Ok(response)
 }
 
-/// The event itself, if the reader may see it.
-fn shown(reader: &mut Reader, event: StoredEvent) -> Result<Option<Shown>, ViewError> {
-    let seen = reader.judge(&event)?;
-    if !seen.visible {
-        return Ok(None);
-    }
+/// The event itself.
+fn shown(reader: &mut Reader, event: StoredEvent, seen: Seen) -> Result<Shown, ViewError> {
+    reader.note_parents([&event])?;
     let fields = Fields::of(&event)?;
     let json: Raw<AnyTimelineEvent> = reader.render(&event, &fields, seen, EventFormat::Full)?;
     let sender = fields.sender.into_owned();
-    Ok(Some(Shown { num: event.num, meta: event.meta, sender, json }))
+    Ok(Shown { num: event.num, meta: event.meta, sender, json })
 }
 
 /// Half of the limit goes to each side; of an odd one, the newer side gets one more.
 fn look_around(
-    view: &View,
     reader: &mut Reader,
     request: &Request,
-    caller: &Caller,
+    filter: EventFilter<'_>,
     event: Shown,
 ) -> Result<Around, ViewError> {
     let all = limit(request.limit, request.filter.limit, MAX_PAGE);
     let until = reader.access()?.and_then(|access| access.until());
-    let ignored = view.ignored_by(&caller.user_id)?;
+    let ignored = reader.ignored()?;
     let (depth, pos) = (event.meta.depth, event.meta.pos);
     let mut side = |direction, from, to, limit| {
-        let filter = EventFilter::new(&request.filter);
         reader.page(&PageRequest { from, to, direction, limit, filter, ignored: &ignored })
     };
     let before = side(Direction::Backward, GraphToken::before(depth, pos), None, all / 2)?;

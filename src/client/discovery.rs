@@ -20,6 +20,17 @@ pub const VERSIONS: [&str; 22] = [
     "v1.19",
 ];
 
+/// Proposals that clients ask for by name: stable ones that some look for still, and filters by
+/// relation.
+const UNSTABLE_FEATURES: [&str; 6] = [
+    "org.matrix.msc3030",
+    "org.matrix.msc3440.stable",
+    "org.matrix.msc3771",
+    "org.matrix.msc3856",
+    "org.matrix.msc3874",
+    "org.matrix.msc3981",
+];
+
 /// What these endpoints need to know.
 #[derive(Debug)]
 pub struct DiscoveryContext {
@@ -43,7 +54,11 @@ async fn versions(
     _: Arc<DiscoveryContext>,
     _: Ruma<get_supported_versions::Request>,
 ) -> Result<get_supported_versions::Response, ApiError> {
-    Ok(get_supported_versions::Response::new(VERSIONS.map(str::to_owned).to_vec()))
+    let versions = VERSIONS.map(str::to_owned).to_vec();
+    let mut response = get_supported_versions::Response::new(versions);
+    let features = UNSTABLE_FEATURES.map(|name| (name.to_owned(), true));
+    response.unstable_features.extend(features);
+    Ok(response)
 }
 
 /// `GET /.well-known/matrix/client`

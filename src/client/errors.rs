@@ -7,7 +7,7 @@ use parlour_actors::users::{
     AccountDataError, FilterError, ProfileError, RegisterError, UserError,
 };
 use parlour_actors::{
-    RelationError, RoomError, delayed::DelayedError, directory::AliasError, persister::PersistError,
+    RelationError, RoomError, directory::AliasError, persister::PersistError,
 };
 use parlour_event::auth::AuthError;
 use parlour_storage::StorageError;
@@ -90,16 +90,20 @@ impl From<RoomError> for ApiError {
     fn from(error: RoomError) -> Self {
         match error {
             RoomError::UnknownRoom => Self::forbidden("You are not in this room"),
-            RoomError::Forbidden(_) | RoomError::WrongMembership { .. } => {
-                Self::forbidden(error.to_string())
-            }
             RoomError::Forbidden(AuthError::StateKeyWithoutOwner) => {
                 Self::bad_json(error.to_string())
+            }
+            RoomError::Forbidden(_) | RoomError::WrongMembership { .. } => {
+                Self::forbidden(error.to_string())
             }
             RoomError::Format(format) if format.is_too_large() => {
                 Self::too_large(format.to_string())
             }
             RoomError::Format(format) => Self::bad_json(format.to_string()),
+            RoomError::Relation(RelationError::Duplicate) => {
+                bad_request(ErrorCode::DuplicateAnnotation, error)
+            }
+            RoomError::Relation(RelationError::NoRoot) => bad_request(ErrorCode::Unknown, error),
             RoomError::CreateRefused => bad_request(ErrorCode::InvalidRoomState, error),
             RoomError::Busy | RoomError::Persist(PersistError::Busy) => Self::limit_exceeded(BUSY),
             RoomError::Persist(error) => Self::unavailable(error),

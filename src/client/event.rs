@@ -2,6 +2,7 @@
 
 use ruma::api::client::room::get_room_event;
 
+use super::reading::seen_event;
 use crate::{
     error::ApiError,
     http::{Api, Caller, Routes, Ruma},
@@ -27,17 +28,8 @@ fn read(
     request: &get_room_event::v3::Request,
     caller: &Caller,
 ) -> Result<get_room_event::v3::Response, ApiError> {
-    // One answer for what is not there, what is elsewhere and what may not be seen.
-    let missing = || ApiError::not_found("There is no such event that you could see");
-    let reader = view.reader(&request.room_id, &caller.user_id, Some(&caller.device_id))?;
-    let mut reader = reader.ok_or_else(missing)?;
-    let num = view.store.event_num(request.event_id.as_str())?;
-    let event = num.map(|num| view.store.event(num)).transpose()?;
-    let event = event.flatten().ok_or_else(missing)?;
-    let seen = reader.judge(&event)?;
-    if !seen.visible {
-        return Err(missing());
-    }
+    let (mut reader, event, seen) = seen_event(view, &request.room_id, &request.event_id, caller)?;
+    reader.note_parents([&event])?;
     let event = reader.client_event(&event, seen, EventFormat::Full)?;
     Ok(get_room_event::v3::Response::new(event))
 }

@@ -6,10 +6,10 @@ use ruma::api::{
     client::message::get_message_events::v3::{Request, Response},
 };
 
-use super::reading::{enter, limit, senders_of};
+use super::reading::{enter, limit, relation_filter, senders_of};
 use crate::{
     error::ApiError,
-    http::{Api, Caller, Routes, Ruma},
+    http::{Api, Routes, Ruma},
     view::{
         Access, EventFilter, GraphToken, Page, PageRequest, Reader, SyncToken, Token, View,
         ViewError, page::MAX_PAGE,
@@ -26,16 +26,17 @@ pub fn routes(view: View) -> Routes {
 async fn messages(view: View, call: Ruma<Request>) -> Result<Response, ApiError> {
     let from = call.from.as_deref().map(str::parse).transpose()?;
     let to = call.to.as_deref().map(str::parse).transpose()?;
-    view.run(move |view| read(view, &call.request, &call.caller, from, to)).await
+    view.run(move |view| read(view, &call, from, to)).await
 }
 
 fn read(
     view: &View,
-    request: &Request,
-    caller: &Caller,
+    call: &Ruma<Request>,
     from: Option<Token>,
     to: Option<Token>,
 ) -> Result<Response, ApiError> {
+    let Ruma { request, caller, meta } = call;
+    let relations = relation_filter(meta)?;
     let (mut reader, access) = enter(view, &request.room_id, caller)?;
     let direction = match request.dir {
         api::Direction::Forward => Direction::Forward,
@@ -47,7 +48,7 @@ fn read(
         to: end,
         direction,
         limit: limit(request.limit, request.filter.limit, MAX_PAGE),
-        filter: EventFilter::new(&request.filter),
+        filter: EventFilter::new(&request.filter).with_relations(&relations),
         ignored: &view.ignored_by(&caller.user_id)?,
     })?;
     let mut response = Response::new();

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use parlour_event::EventNum;
 use parlour_storage::schema::StoredEvent;
-use ruma::{RoomId, events::AnyStateEvent, serde::Raw};
+use ruma::{EventId, RoomId, events::AnyStateEvent, serde::Raw};
 
 use crate::{
     error::ApiError,
-    http::Caller,
-    view::{Access, EventFormat, Fields, Reader, Shown, View, ViewError},
+    http::{Caller, RequestMeta},
+    view::{Access, EventFormat, Fields, Reader, RelationFilter, Seen, Shown, View, ViewError},
 };
 
 /// How many events are read from storage at once.
@@ -43,6 +43,27 @@ pub(super) fn enter_state(
 ) -> Result<(Reader, Access), ApiError> {
     let (reader, access) = enter(view, room_id, caller)?;
     if access.to_state() { Ok((reader, access)) } else { Err(forbidden()) }
+}
+
+/// An event of a room that the caller may see.
+///
+/// # Errors
+///
+/// 404: one answer for what is not there, what is elsewhere and what may not be seen.
+pub(super) fn seen_event(
+    view: &View,
+    room_id: &RoomId,
+    event_id: &EventId,
+    caller: &Caller,
+) -> Result<(Reader, StoredEvent, Seen), ApiError> {
+    let missing = || ApiError::not_found("There is no such event that you could see");
+    let reader = view.reader(room_id, &caller.user_id, Some(&caller.device_id))?;
+    let mut reader = reader.ok_or_else(missing)?;
+    let num = view.store.event_num(event_id.as_str())?;
+    let event = num.map(|num| view.store.event(num)).transpose()?;
+    let event = event.flatten().ok_or_else(missing)?;
+    let seen = reader.judge(&event)?;
+    if seen.visible { Ok((reader, event, seen)) } else { Err(missing()) }
 }
 
 /// 403 for those who are strangers to a room.
@@ -105,6 +126,16 @@ pub(super) fn wants(
     event: &StoredEvent,
 ) -> Result<bool, ViewError> {
     Ok(filter.is_open() || filter.wants(&Fields::of(event)?))
+}
+
+/// What a request's `filter` says of relations.
+///
+/// # Errors
+///
+/// `M_INVALID_PARAM`
+pub(super) fn relation_filter(meta: &RequestMeta) -> Result<RelationFilter, ApiError> {
+    let Some(filter) = meta.query.get("filter") else { return Ok(RelationFilter::default()) };
+    serde_json::from_str(&filter).map_err(|error| ApiError::invalid_param(error.to_string()))
 }
 
 /// A limit that came from a client, as a number of events.

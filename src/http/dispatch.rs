@@ -21,7 +21,9 @@ use futures_util::FutureExt as _;
 use ipnet::IpNet;
 use parlour_actors::env::Clock;
 
-use super::{Api, Authenticators, Peer, RawRequest, RequestMeta, Router, body, router::Found};
+use super::{
+    Api, Authenticators, Peer, Query, RawRequest, RequestMeta, Router, body, router::Found,
+};
 use crate::{error::ApiError, limits::RateLimits, metrics::Metrics};
 
 /// The longest `User-Agent` that is kept.
@@ -73,11 +75,10 @@ impl std::fmt::Debug for Call {
 
 impl Call {
     pub(super) fn into_raw(self) -> RawRequest {
-        let query = self.path_and_query.split_once('?').map_or("", |(_, query)| query).to_owned();
         RawRequest {
+            query: self.meta.query.0.clone(),
             meta: self.meta,
             path_args: self.path_args,
-            query,
             headers: self.headers,
             authenticators: Arc::clone(&self.shared.authenticators),
         }
@@ -151,12 +152,13 @@ async fn answer(
     let body = body::read(request, payload, route.options.max_body.unwrap_or(usual)).await?;
     let peer = Peer::of(request, &shared.trusted_proxies);
     let uri = request.uri();
+    let query = Query(uri.query().unwrap_or_default().to_owned());
     let call = Call {
         method: request.method().clone(),
         path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         headers: request.headers().clone(),
         path_args,
-        meta: RequestMeta { peer, request_id, user_agent: user_agent(request), body },
+        meta: RequestMeta { peer, request_id, user_agent: user_agent(request), query, body },
         shared: Arc::clone(shared),
     };
     // A panic in one handler is that request's failure alone.

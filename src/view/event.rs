@@ -13,7 +13,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{Reader, View, ViewError, reader::Seen};
+use super::{Reader, View, ViewError, bundle::Bundle, reader::Seen};
 
 /// How much of an event the client expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +107,8 @@ struct ClientEvent<'a> {
 struct Unsigned<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     age: Option<i64>,
+    #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
+    relations: Option<Bundle>,
     #[serde(skip_serializing_if = "Option::is_none")]
     membership: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +129,28 @@ struct Stripped<'a> {
     state_key: &'a str,
     #[serde(rename = "type")]
     event_type: &'a str,
+}
+
+/// The part of a relation that is looked at here.
+#[derive(Deserialize)]
+pub(super) struct Relating<'a> {
+    #[serde(borrow)]
+    pub(super) rel_type: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) event_id: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct RelatesTo<'a> {
+    #[serde(rename = "m.relates_to", borrow)]
+    relation: Relating<'a>,
+}
+
+impl<'a> Relating<'a> {
+    /// What an event is to another one.
+    pub(super) fn of(fields: &Fields<'a>) -> Option<Self> {
+        fields.content_as::<RelatesTo<'a>>().ok().map(|content| content.relation)
+    }
 }
 
 /// The `redacts` that a content may have from room version 11 on.
@@ -151,7 +175,8 @@ impl Reader {
         self.render(event, &Fields::of(event)?, seen, format)
     }
 
-    /// The same, where the event's fields have been read already.
+    /// The same, where the event's fields have been read already. Of its children it tells if it
+    /// has been looked up by [`Reader::note_parents`].
     ///
     /// # Errors
     ///
@@ -163,7 +188,21 @@ impl Reader {
         seen: Seen,
         format: EventFormat,
     ) -> Result<Raw<T>, ViewError> {
+        let relations = self.bundle(event, fields, format, true)?;
+        self.rendered(event, fields, seen, format, relations).map(Raw::from_json)
+    }
+
+    /// The same, with these aggregations of its children.
+    pub(super) fn rendered(
+        &mut self,
+        event: &StoredEvent,
+        fields: &Fields<'_>,
+        seen: Seen,
+        format: EventFormat,
+        relations: Option<Bundle>,
+    ) -> Result<Box<RawValue>, ViewError> {
         let mut unsigned = self.plain_unsigned(event, fields)?;
+        unsigned.relations = relations;
         unsigned.membership = seen.membership.map(Membership::as_str);
         if let Some(replaced) = self.replaced(event)? {
             // What it said is told only to those who may see the earlier event itself.
@@ -172,7 +211,7 @@ impl Reader {
             }
             unsigned.replaces_state = Some(replaced.meta.event_id);
         }
-        Ok(Raw::from_json(render(event, fields, unsigned, self.room_id(), format)?))
+        render(event, fields, unsigned, self.room_id(), format)
     }
 
     /// An event as part of a room's state. It comes without those fields of `unsigned` that would

@@ -6,12 +6,33 @@ use ruma::api::client::filter::{RoomEventFilter, UrlFilter};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Fields;
+use super::{Fields, event::Relating};
 
 /// The part of a `RoomEventFilter` that looks at single events. Rooms, limits and lazy loading
 /// concern whoever collects them.
 #[derive(Debug, Clone, Copy)]
-pub struct EventFilter<'a>(&'a RoomEventFilter);
+pub struct EventFilter<'a> {
+    filter: &'a RoomEventFilter,
+    relations: Option<&'a RelationFilter>,
+}
+
+/// The part of a filter that looks at relations between events, which ruma does not know: MSC3874
+/// and what MSC3440 has left in clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct RelationFilter {
+    /// Only events with one of these relations to another event.
+    #[serde(rename = "org.matrix.msc3874.rel_types", default)]
+    pub rel_types: Option<Vec<String>>,
+    /// No events with one of these relations to another event.
+    #[serde(rename = "org.matrix.msc3874.not_rel_types", default)]
+    pub not_rel_types: Vec<String>,
+    /// Only events to which an event with one of these relations relates.
+    #[serde(default)]
+    pub related_by_rel_types: Option<Vec<String>>,
+    /// Only events to which an event of one of these users relates.
+    #[serde(default)]
+    pub related_by_senders: Option<Vec<String>>,
+}
 
 #[derive(Deserialize)]
 struct UrlContent {
@@ -23,14 +44,28 @@ impl<'a> EventFilter<'a> {
     /// The filter.
     #[must_use]
     pub fn new(filter: &'a RoomEventFilter) -> Self {
-        Self(filter)
+        Self { filter, relations: None }
+    }
+
+    /// The same filter with a look at relations.
+    #[must_use]
+    pub fn with_relations(self, relations: &'a RelationFilter) -> Self {
+        let relations = (*relations != RelationFilter::default()).then_some(relations);
+        Self { relations, ..self }
+    }
+
+    /// What relations events must have; `None` if that doesn't matter.
+    #[must_use]
+    pub fn relations(&self) -> Option<&'a RelationFilter> {
+        self.relations
     }
 
     /// Whether the filter lets everything through, so that nothing needs to be looked at.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        let filter = self.0;
-        filter.types.is_none()
+        let filter = self.filter;
+        self.relations.is_none()
+            && filter.types.is_none()
             && filter.not_types.is_empty()
             && filter.senders.is_none()
             && filter.not_senders.is_empty()
@@ -40,15 +75,15 @@ impl<'a> EventFilter<'a> {
     /// Whether the filter lets nothing through, so that nothing needs to be read.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.0.types.as_ref().is_some_and(Vec::is_empty)
-            || self.0.senders.as_ref().is_some_and(Vec::is_empty)
+        self.filter.types.as_ref().is_some_and(Vec::is_empty)
+            || self.filter.senders.as_ref().is_some_and(Vec::is_empty)
     }
 
     /// Whether the filter wants events of this room at all.
     #[must_use]
     pub fn wants_room(&self, room_id: &ruma::RoomId) -> bool {
         let listed = |rooms: &[ruma::OwnedRoomId]| rooms.iter().any(|room| room == room_id);
-        !listed(&self.0.not_rooms) && self.0.rooms.as_deref().is_none_or(listed)
+        !listed(&self.filter.not_rooms) && self.filter.rooms.as_deref().is_none_or(listed)
     }
 
     /// Whether the filter wants this event.
@@ -57,27 +92,42 @@ impl<'a> EventFilter<'a> {
         self.wants_type(&event.event_type)
             && self.wants_sender(&event.sender)
             && self.wants_url(event)
+            && self.relations.is_none_or(|relations| relations.wants(event))
     }
 
     /// Whether the filter wants events of this type.
     #[must_use]
     pub fn wants_type(&self, event_type: &str) -> bool {
         let listed = |types: &[String]| types.iter().any(|pattern| matches(pattern, event_type));
-        !listed(&self.0.not_types) && self.0.types.as_deref().is_none_or(listed)
+        !listed(&self.filter.not_types) && self.filter.types.as_deref().is_none_or(listed)
     }
 
     fn wants_sender(&self, sender: &str) -> bool {
         let listed = |users: &[ruma::OwnedUserId]| users.iter().any(|user| user == sender);
-        !listed(&self.0.not_senders) && self.0.senders.as_deref().is_none_or(listed)
+        !listed(&self.filter.not_senders) && self.filter.senders.as_deref().is_none_or(listed)
     }
 
     fn wants_url(&self, event: &Fields<'_>) -> bool {
-        let Some(wanted) = &self.0.url_filter else { return true };
+        let Some(wanted) = &self.filter.url_filter else { return true };
         let has_url = event.content_as::<UrlContent>().is_ok_and(|content| content.url.is_some());
         match wanted {
             UrlFilter::EventsWithUrl => has_url,
             UrlFilter::EventsWithoutUrl => !has_url,
         }
+    }
+}
+
+impl RelationFilter {
+    /// Whether the filter wants an event with this relation to another one.
+    fn wants(&self, event: &Fields<'_>) -> bool {
+        if self.rel_types.is_none() && self.not_rel_types.is_empty() {
+            return true;
+        }
+        let relation = Relating::of(event);
+        let is_in = |types: &[String]| {
+            relation.as_ref().is_some_and(|relation| types.iter().any(|t| *t == relation.rel_type))
+        };
+        !is_in(&self.not_rel_types) && self.rel_types.as_deref().is_none_or(is_in)
     }
 }
 

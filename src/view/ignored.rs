@@ -27,6 +27,11 @@ impl Ignored {
         event.state_key.is_none() && self.0.contains(&*event.sender)
     }
 
+    /// All of them.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// Whether this user is ignored; invites by such users are not shown.
     #[must_use]
     pub fn contains(&self, user: &str) -> bool {

@@ -124,6 +124,7 @@ impl Reader {
             let places = self.view().store.graph(room, range, request.direction, wanted)?;
             let nums: Vec<_> = places.iter().map(|(_, num)| *num).collect();
             let events = self.view().store.events(&nums)?;
+            self.note_parents(events.iter().flatten())?;
             for ((place, _), event) in places.iter().zip(events) {
                 if self.take_in(request, limit, &mut progress, *place, event)? {
                     return Ok(progress.page);
@@ -165,7 +166,10 @@ impl Reader {
             return Ok(false);
         }
         let fields = Fields::of(&event)?;
-        if request.ignored.hides(&fields) || !request.filter.wants(&fields) {
+        let wanted = !request.ignored.hides(&fields)
+            && request.filter.wants(&fields)
+            && self.has_children_of(&event, request.filter)?;
+        if !wanted {
             return Ok(false);
         }
         let json = self.render(&event, &fields, seen, EventFormat::Full)?;

@@ -2,7 +2,11 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use parlour_event::{
     EventNum, RoomNum, StateKeyNum, StreamPos,
@@ -11,10 +15,10 @@ use parlour_event::{
     visibility::{self, AtEvent, HistoryVisibility},
 };
 use parlour_storage::schema::StoredEvent;
-use ruma::{DeviceId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId};
 use serde::Deserialize;
 
-use super::{Fields, RoomView, View, ViewError};
+use super::{Fields, Ignored, RoomView, View, ViewError};
 
 /// How far back a user's memberships are followed to find the last join. Only invites, knocks,
 /// bans and leaves count here; who had more of them than that since the last join sees less.
@@ -49,16 +53,20 @@ pub struct Seen {
 pub struct Reader {
     view: View,
     room: RoomView,
-    user: String,
+    user: OwnedUserId,
     device: Option<String>,
-    visibility_key: Option<StateKeyNum>,
-    member_key: Option<StateKeyNum>,
+    pub(super) visibility_key: Option<StateKeyNum>,
+    pub(super) member_key: Option<StateKeyNum>,
     by_state: HashMap<StateRoot, (HistoryVisibility, Option<Membership>)>,
     // States differ more often than the events in them that matter here.
     visibilities: HashMap<EventNum, HistoryVisibility>,
     memberships: HashMap<EventNum, Option<Membership>>,
     /// Looked up when needed.
     last_join: Option<LastJoin>,
+    /// Whom the user ignores; looked up when needed.
+    ignored: Option<Arc<Ignored>>,
+    /// Events that are known to have children to aggregate.
+    pub(super) parents: HashSet<EventNum>,
 }
 
 #[derive(Deserialize)]
@@ -95,12 +103,14 @@ impl Reader {
             member_key,
             view: view.clone(),
             room,
-            user: user.to_string(),
+            user: user.to_owned(),
             device: device.map(ToString::to_string),
             by_state: HashMap::new(),
             visibilities: HashMap::new(),
             memberships: HashMap::new(),
             last_join: None,
+            ignored: None,
+            parents: HashSet::new(),
         })
     }
 
@@ -121,13 +131,27 @@ impl Reader {
     /// The user id.
     #[must_use]
     pub fn user(&self) -> &str {
-        &self.user
+        self.user.as_str()
     }
 
     /// The device id.
     #[must_use]
     pub fn device(&self) -> Option<&str> {
         self.device.as_deref()
+    }
+
+    /// Whom the user ignores.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn ignored(&mut self) -> Result<Arc<Ignored>, ViewError> {
+        if let Some(known) = &self.ignored {
+            return Ok(known.clone());
+        }
+        let ignored = Arc::new(self.view.ignored_by(&self.user)?);
+        self.ignored = Some(ignored.clone());
+        Ok(ignored)
     }
 
     /// The user's membership in a state.
@@ -208,7 +232,7 @@ impl Reader {
         Ok(membership)
     }
 
-    fn num_in(
+    pub(super) fn num_in(
         &self,
         state: StateRoot,
         key: Option<StateKeyNum>,

@@ -3,9 +3,8 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts>
 
 use parlour_storage::schema::StoredEvent;
-use serde::Deserialize;
 
-use super::{Fields, View, ViewError};
+use super::{Fields, View, ViewError, event::Relating};
 
 /// How many relations are followed from an event to its thread.
 const MAX_HOPS: usize = 3;
@@ -32,18 +31,6 @@ impl ThreadPlace {
     }
 }
 
-#[derive(Deserialize)]
-struct Relating {
-    #[serde(rename = "m.relates_to")]
-    relates_to: Relation,
-}
-
-#[derive(Deserialize)]
-struct Relation {
-    rel_type: String,
-    event_id: String,
-}
-
 impl View {
     /// Where an event stands among the threads of its room.
     ///
@@ -56,10 +43,11 @@ impl View {
         let mut next = Some(event.clone());
         while let Some(event) = next.take() {
             place.chain.push(event.meta.event_id.clone());
-            let Ok(relating) = Fields::of(&event)?.content_as::<Relating>() else { break };
-            let Relation { rel_type, event_id } = relating.relates_to;
+            let Some(Relating { rel_type, event_id }) = Relating::of(&Fields::of(&event)?) else {
+                break;
+            };
             if rel_type == "m.thread" {
-                place.root = Some(event_id);
+                place.root = Some(event_id.into_owned());
                 break;
             }
             if place.chain.len() > MAX_HOPS {

@@ -23,17 +23,23 @@
 //! | [`keys::FILTER`] | user, filter id | the filter, as JSON |
 //! | [`keys::ALIAS`], [`keys::ALIAS_OF_ROOM`] | room alias; room, alias | [`AliasEntry`]; nothing |
 //! | [`keys::PUBLISHED`] | room | nothing: the room is in the published directory |
+//! | [`keys::RELATION`] | room, parent, kind, depth, event number | [`RelationEntry`]; under room and parent alone nothing, if there is something to aggregate |
+//! | [`keys::RELATION_OF_USER`] | room, parent, user, and: time, event id; hash of an annotation, event number; nothing | event number of an edit; nothing; how many replies in the thread |
+//! | [`keys::THREAD`] | room, root; room, depth, event number of the latest reply | [`ThreadEntry`]; root |
+//! | [`keys::EVENT_TIME`] | room, time, event number | nothing |
 //! | [`keys::SETTING`] | name | server-wide values such as the signing key |
 
 pub mod accounts;
 mod codec;
 pub mod keys;
+pub mod relations;
 pub mod rooms;
 
 pub use accounts::{
     AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, TokenEntry, TransactionEntry, User,
 };
 pub use codec::Stored;
+pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
 pub use rooms::{
     AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, StoredEvent,
     TimelineEntry,

@@ -9,7 +9,10 @@ use parlour_event::{
 };
 use parlour_storage::{
     Op,
-    schema::{EventMeta, MembershipEntry, RoomHead, Stored, TimelineEntry, TransactionEntry, keys},
+    schema::{
+        EventMeta, MembershipEntry, RoomHead, Stored, TimelineEntry, TransactionEntry, keys,
+        relations,
+    },
 };
 
 use crate::commit::{Announcement, Change};
@@ -21,6 +24,8 @@ pub(crate) struct EventChange {
     pub(crate) num: EventNum,
     pub(crate) meta: EventMeta,
     pub(crate) json: Bytes,
+    /// The time that it bears.
+    pub(crate) time: u64,
     pub(crate) head: RoomHead,
     /// Is in the room's history, not rejected and not soft-failed.
     pub(crate) timeline: Option<TimelineEntry>,
@@ -32,6 +37,8 @@ pub(crate) struct EventChange {
     pub(crate) members: Vec<MemberChange>,
     /// `(server, joined members now)`
     pub(crate) servers: Vec<(String, u64)>,
+    /// What changes about relations between events.
+    pub(crate) relations: Vec<Op>,
     pub(crate) redacted: Option<Redacted>,
     pub(crate) transaction: Option<([u8; 16], u64)>,
 }
@@ -57,6 +64,7 @@ impl Change for EventChange {
         self.meta.pos = pos;
         self.write_event(pos, ops);
         self.write_state(ops);
+        ops.append(&mut self.relations);
         if let Some(redacted) = self.redacted.take() {
             let (key, value) = (keys::event(redacted.num), redacted.meta.encode());
             ops.push(Op::PutBlob { key, value, blob: redacted.json });
@@ -88,6 +96,8 @@ impl EventChange {
             ops.push(Op::Put { key: keys::timeline(self.room, pos), value: entry.encode() });
             let graph = keys::graph(self.room, self.meta.depth, pos);
             ops.push(Op::Put { key: graph, value: number(self.num.0) });
+            let time = relations::event_time(self.room, self.time, self.num);
+            ops.push(Op::Put { key: time, value: Bytes::new() });
             self.head.pos = pos;
             ops.push(Op::Put { key: keys::room(self.room), value: self.head.encode() });
         }

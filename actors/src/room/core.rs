@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use bytes::Bytes;
 use lru::LruCache;
 use parlour_event::{
     EventNum, Pdu, RoomNum, RoomVersion,
@@ -22,7 +23,7 @@ use parlour_storage::{
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 
-use super::messages::RoomError;
+use super::{messages::RoomError, unsettled::Unsettled};
 use crate::{env::Env, interner::Interner, metrics::Metrics, nodes::Nodes};
 
 /// How many parsed events a room keeps for auth checks: the power levels, join rules, create event
@@ -60,6 +61,8 @@ pub(crate) struct InFlight {
     pub(crate) transaction: Option<[u8; 16]>,
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) state_key: Option<(String, String)>,
+    /// What it changes about relations.
+    pub(crate) relations: Vec<Bytes>,
 }
 
 /// Nodes of commits that are not durable yet, in front of the stored ones.
@@ -122,6 +125,8 @@ pub(crate) struct RoomCore {
     /// Events of commits in flight, which storage does not have yet.
     pub(crate) pending: HashMap<EventNum, (Arc<Pdu>, EventMeta)>,
     pub(crate) pending_ids: HashMap<OwnedEventId, EventNum>,
+    /// What commits in flight change about relations.
+    pub(crate) unsettled: Unsettled,
     pub(crate) events: LruCache<EventNum, Arc<Pdu>>,
     /// What makes the next state resolution cheap.
     pub(crate) cover: AuthCover,
@@ -154,6 +159,7 @@ impl RoomCore {
             in_flight: VecDeque::new(),
             pending: HashMap::new(),
             pending_ids: HashMap::new(),
+            unsettled: Unsettled::default(),
             events: LruCache::new(CACHED_EVENTS),
             cover: AuthCover::new(),
             broken: Arc::default(),
@@ -282,6 +288,7 @@ impl RoomCore {
             let Some(commit) = self.in_flight.pop_front() else { break };
             self.pending.remove(&commit.num);
             self.pending_ids.remove(&commit.event_id);
+            self.unsettled.settled(commit.seq, &commit.relations);
             commit.nodes.into_iter().for_each(|id| self.nodes.unpin(id));
             if let Some((event_type, state_key)) = commit.state_key {
                 self.deps.interner.stored_state_key(&event_type, &state_key);

@@ -54,6 +54,7 @@ impl RoomCore {
         if let Some(known) = self.unchanged_state(&event)? {
             return Ok(known);
         }
+        self.check_relation(&event)?;
         let mut fresh = Fresh::default();
         match self.prepare(event, &mut fresh) {
             Ok((pdu, place)) => {

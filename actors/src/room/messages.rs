@@ -11,6 +11,7 @@ use parlour_storage::StorageError;
 use ruma::{OwnedEventId, OwnedUserId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::relations::RelationError;
 use crate::persister::PersistError;
 
 /// An event that a local user wants to send.
@@ -93,6 +94,9 @@ pub enum RoomError {
         /// What it is.
         is: Membership,
     },
+    /// The event may not relate to what it relates to.
+    #[error(transparent)]
+    Relation(#[from] RelationError),
     /// The event does not have the format that the room version wants, or is too large.
     #[error(transparent)]
     Format(#[from] FormatError),

@@ -48,6 +48,13 @@ pub(crate) struct Step {
 #[derive(Debug, Default)]
 pub(crate) struct Fresh(pub(crate) Vec<NodeId>);
 
+/// What an event does to others.
+#[derive(Default)]
+struct OnOthers {
+    redacted: Option<Redacted>,
+    relations: Vec<Op>,
+}
+
 /// What the current state becomes.
 struct Outcome {
     tips: Vec<Tip>,
@@ -157,11 +164,11 @@ impl RoomCore {
             true => Some(self.outcome(num, pdu, &place, state_key, fresh)?),
             false => None,
         };
-        let redacted = match place.flags.is_visible() {
-            true => self.redact_target(num, pdu, place.state_before)?,
-            false => None,
+        let on_others = match place.flags.is_visible() {
+            true => self.on_others(num, pdu, place.state_before)?,
+            false => OnOthers::default(),
         };
-        Ok(self.finish(num, pdu, meta, place.transaction, outcome, redacted, state_keys, fresh))
+        Ok(self.finish(num, pdu, meta, place.transaction, outcome, on_others, state_keys, fresh))
     }
 
     fn meta(&self, pdu: &Pdu, place: &Place, state_key: Option<StateKeyNum>) -> EventMeta {
@@ -274,12 +281,25 @@ impl RoomCore {
         Ok((pdu.state_key().unwrap_or_default().to_owned(), membership))
     }
 
+    /// What an event does to others: what it redacts, and what it relates to.
+    fn on_others(
+        &mut self,
+        num: EventNum,
+        pdu: &Pdu,
+        state_before: StateRoot,
+    ) -> Result<OnOthers, RoomError> {
+        let mut relations = self.relate(num, pdu)?;
+        let redacted = self.redact_target(num, pdu, state_before, &mut relations)?;
+        Ok(OnOthers { redacted, relations })
+    }
+
     /// The redacted form of what a redaction redacts, if it is here and may be redacted.
     fn redact_target(
         &mut self,
         num: EventNum,
         pdu: &Pdu,
         state_before: StateRoot,
+        relations: &mut Vec<Op>,
     ) -> Result<Option<Redacted>, RoomError> {
         if pdu.event_type() != "m.room.redaction" || pdu.state_key().is_some() {
             return Ok(None);
@@ -292,6 +312,9 @@ impl RoomCore {
             && self.may_redact(pdu, &target, state_before)?;
         if !allowed {
             return Ok(None);
+        }
+        if meta.flags.is_visible() {
+            relations.append(&mut self.unrelate(target_num, &target)?);
         }
         meta.redacted_because = Some(num);
         let json = redaction::redact(self.version, target.json().clone());
@@ -313,7 +336,7 @@ impl RoomCore {
         meta: EventMeta,
         transaction: Option<Transaction>,
         outcome: Option<Outcome>,
-        redacted: Option<Redacted>,
+        on_others: OnOthers,
         state_keys: &mut Vec<Op>,
         fresh: &mut Fresh,
     ) -> Step {
@@ -327,10 +350,12 @@ impl RoomCore {
         let seq = self.next_seq;
         self.next_seq += 1;
         let nodes = std::mem::take(&mut fresh.0);
+        let relations = self.unsettled.note(seq, &on_others.relations);
         let change = EventChange {
             room: self.num,
             num,
             json: pdu.to_bytes().into(),
+            time: pdu.origin_server_ts(),
             meta,
             head: self.head(),
             timeline: is_in_history.then_some(TimelineEntry {
@@ -344,7 +369,8 @@ impl RoomCore {
             state_keys: std::mem::take(state_keys),
             members,
             servers,
-            redacted,
+            relations: on_others.relations,
+            redacted: on_others.redacted,
             transaction: (transaction.as_ref())
                 .map(|transaction| (transaction.hash, self.deps.env.clock.now_ms())),
         };
@@ -355,6 +381,7 @@ impl RoomCore {
             transaction: transaction.map(|transaction| transaction.hash),
             nodes,
             state_key: pdu.state_key().map(|key| (pdu.event_type().to_owned(), key.to_owned())),
+            relations,
         });
         Step { seq, event_id: pdu.event_id().clone(), change, broken: self.broken.clone() }
     }

@@ -123,6 +123,7 @@ impl Round<'_> {
     ) -> Result<bool, ViewError> {
         let nums: Vec<_> = entries.iter().map(|(_, entry)| entry.event).collect();
         let events = self.view().store.events(&nums)?;
+        reader.note_parents(events.iter().flatten())?;
         for ((pos, _), event) in entries.iter().zip(events) {
             let Some(event) = event else { continue };
             let is_full = timeline.events.len() >= limit;

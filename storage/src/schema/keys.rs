@@ -61,6 +61,14 @@ keyspaces! {
     ALIAS_OF_ROOM = b'l';
     /// Rooms in the published directory.
     PUBLISHED = b'P';
+    /// Events by what they relate to.
+    RELATION = b'O';
+    /// What single users have made of an event: edits, annotations, replies in its thread.
+    RELATION_OF_USER = b'o';
+    /// Threads, by root and by their latest reply.
+    THREAD = b's';
+    /// A room's events by the time that they bear.
+    EVENT_TIME = b'd';
     /// Server-wide values.
     SETTING = b'Z';
 }
@@ -101,6 +109,13 @@ impl KeyBuilder {
             }
         }
         self.0.push(SEPARATOR);
+        self
+    }
+
+    /// Adds a byte that tells kinds of keys apart.
+    #[must_use]
+    pub fn kind(mut self, kind: u8) -> Self {
+        self.0.push(kind);
         self
     }
 
@@ -151,6 +166,14 @@ impl<'a> KeyReader<'a> {
         }
         String::from_utf8(bytes).ok()
     }
+}
+
+/// The two numbers at the end of a key.
+#[must_use]
+pub fn last_numbers(key: &[u8]) -> Option<(u64, u64)> {
+    let (rest, second) = key.split_last_chunk::<8>()?;
+    let (_, first) = rest.split_last_chunk::<8>()?;
+    Some((u64::from_be_bytes(*first), u64::from_be_bytes(*second)))
 }
 
 /// A key as an error message shows it: the keyspace's name and the rest in hexadecimal. Never in

@@ -86,6 +86,8 @@ impl<'a> Hostile<'a> {
             "event_type" => "m.room.message".to_owned(),
             "state_key" => String::new(),
             "txn_id" => fresh_txn(),
+            "action" => "cancel".to_owned(),
+            "rel_type" => "m.reference".to_owned(),
             "receipt_type" => "m.read".to_owned(),
             "room_alias" => format!("#{}:localhost", fresh_txn()),
             "field" => "displayname".to_owned(),
