@@ -20,6 +20,7 @@ use crate::{
         capabilities::{self, CapabilitiesContext},
         context,
         create_room::{self, CreateRoomContext},
+        delayed::{self, DelayedContext},
         discovery::{self, DiscoveryContext},
         event,
         filters::{self, FilterContext},
@@ -71,7 +72,8 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
 /// What clients ask before they know anything else.
 fn discovery_routes(boot: &Boot) -> Routes {
     let public_url = boot.config.server.public_url.clone();
-    discovery::routes(Arc::new(DiscoveryContext { public_url }))
+    let delays_events = !boot.config.rooms.max_event_delay.is_zero();
+    discovery::routes(Arc::new(DiscoveryContext { public_url, delays_events }))
 }
 
 /// Accounts, logins and users' own data.
@@ -129,8 +131,17 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         directory: directory.clone(),
         default_version: boot.config.rooms.default_version.clone(),
     };
-    let state = StateWriteContext { members: members.clone(), directory: directory.clone() };
-    let sending = Arc::new(SendContext { rooms, view: view.clone() });
+    let delayed = DelayedContext {
+        delayed: engine.delayed.clone(),
+        view: view.clone(),
+        max_delay: boot.config.rooms.max_event_delay,
+    };
+    let state = StateWriteContext {
+        members: members.clone(),
+        directory: directory.clone(),
+        delayed: delayed.clone(),
+    };
+    let sending = Arc::new(SendContext { rooms, view: view.clone(), delayed: delayed.clone() });
     let typing = TypingContext { typing: engine.typing.clone(), view: view.clone() };
     create_room::routes(Arc::new(creating))
         .and(membership::routes(Arc::new(MembershipContext {
@@ -140,6 +151,7 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         .and(send::routes(sending.clone()))
         .and(redact::routes(sending))
         .and(state_write::routes(Arc::new(state)))
+        .and(delayed::routes(delayed))
         .and(typing::routes(Arc::new(typing)))
         .and(receipts::routes(Arc::new(ReceiptContext { users, view: view.clone() })))
         .and(aliases::routes(Arc::new(AliasContext { directory, view, server_name })))

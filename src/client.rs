@@ -7,6 +7,7 @@ pub mod aliases;
 pub mod capabilities;
 pub mod context;
 pub mod create_room;
+pub mod delayed;
 pub mod discovery;
 mod errors;
 pub mod event;

@@ -142,6 +142,8 @@ pub struct RoomsConfig {
     pub default_version: RoomVersionId,
     /// After how long a room leaves memory.
     pub idle_timeout: Duration,
+    /// For how long at most events may be delayed; zero if they may not.
+    pub max_event_delay: Duration,
     /// How many requests may wait for one room.
     pub max_queue: usize,
 }

@@ -33,7 +33,7 @@ pub use self::{
     dispatch::HttpShared,
     peer::Peer,
     router::{RouteError, Router},
-    routes::{Endpoint, RouteOptions, Routes},
+    routes::{Answer, Endpoint, RouteOptions, Routes},
 };
 use crate::error::ApiError;
 

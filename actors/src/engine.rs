@@ -10,6 +10,7 @@ use ruma::OwnedServerName;
 use crate::{
     changes::Changes,
     commit::{Announcement, Ops},
+    delayed::Delayed,
     directory::Directory,
     env::Env,
     interner::Interner,
@@ -91,6 +92,8 @@ pub struct Engine {
     pub users: Users,
     /// Room aliases and published rooms.
     pub directory: Directory,
+    /// Events that are to be sent later.
+    pub delayed: Delayed,
     /// Typing notifications.
     pub typing: Typing,
     /// Who waits for what.
@@ -138,8 +141,16 @@ impl Engine {
         let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms);
         let users = Users::start(store.clone(), options.env.clone(), &persister);
         users.spread_profiles(rooms.clone());
+        let delayed = Delayed::start(
+            store.clone(),
+            nodes.clone(),
+            options.env.clone(),
+            users.clone(),
+            rooms.clone(),
+        );
         Ok(Self {
             rooms,
+            delayed,
             directory: Directory::new(store.clone(), users.clone()),
             users,
             typing: Typing::start(notifier.clone(), options.env),

@@ -8,6 +8,7 @@
 //! | [`notifier`] | process | who waits for what |
 //! | [`users`] | group of users | accounts, devices, account data, receipts, filters |
 //! | [`directory`] | process | room aliases and published rooms |
+//! | [`delayed`] | process | events that are to be sent later |
 //! | [`typing`] | process | who is typing |
 //! | [`engine`] | process | starts and stops all of them |
 //!
@@ -16,6 +17,7 @@
 
 pub mod changes;
 pub mod commit;
+pub mod delayed;
 pub mod directory;
 pub mod engine;
 pub mod env;

@@ -104,6 +104,11 @@ impl Users {
         Self { store, env, shards, thread: thread.handle(), queue, spread }
     }
 
+    /// Runs a task on the actors' thread, until that stops.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.thread.spawn(task);
+    }
+
     /// Stops the actors' thread.
     pub(crate) fn stop(&self) {
         self.thread.stop();

@@ -36,6 +36,8 @@ const UNSTABLE_FEATURES: [&str; 6] = [
 pub struct DiscoveryContext {
     /// What clients are told to connect to.
     pub public_url: Option<String>,
+    /// Whether events can be delayed.
+    pub delays_events: bool,
 }
 
 /// The endpoints of this file.
@@ -51,13 +53,14 @@ pub fn routes(context: Arc<DiscoveryContext>) -> Routes {
 
 /// `GET /_matrix/client/versions`
 async fn versions(
-    _: Arc<DiscoveryContext>,
+    context: Arc<DiscoveryContext>,
     _: Ruma<get_supported_versions::Request>,
 ) -> Result<get_supported_versions::Response, ApiError> {
     let versions = VERSIONS.map(str::to_owned).to_vec();
     let mut response = get_supported_versions::Response::new(versions);
     let features = UNSTABLE_FEATURES.map(|name| (name.to_owned(), true));
     response.unstable_features.extend(features);
+    response.unstable_features.insert("org.matrix.msc4140".to_owned(), context.delays_events);
     Ok(response)
 }
 

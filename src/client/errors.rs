@@ -7,7 +7,7 @@ use parlour_actors::users::{
     AccountDataError, FilterError, ProfileError, RegisterError, UserError,
 };
 use parlour_actors::{
-    RelationError, RoomError, directory::AliasError, persister::PersistError,
+    RelationError, RoomError, delayed::DelayedError, directory::AliasError, persister::PersistError,
 };
 use parlour_event::auth::AuthError;
 use parlour_storage::StorageError;
@@ -18,6 +18,9 @@ use crate::error::ApiError;
 
 /// After what time somebody who was refused for want of room may come again.
 const BUSY: Duration = Duration::from_secs(1);
+
+/// After what time somebody may come again who waits for delayed events to be sent.
+const TOO_MANY_DELAYED: Duration = Duration::from_secs(10);
 
 fn bad_request(errcode: ErrorCode, message: impl ToString) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, errcode, message.to_string())
@@ -108,6 +111,17 @@ impl From<RoomError> for ApiError {
             RoomError::Busy | RoomError::Persist(PersistError::Busy) => Self::limit_exceeded(BUSY),
             RoomError::Persist(error) => Self::unavailable(error),
             other => Self::internal(other),
+        }
+    }
+}
+
+impl From<DelayedError> for ApiError {
+    fn from(error: DelayedError) -> Self {
+        match error {
+            DelayedError::Unknown => Self::not_found(error.to_string()),
+            DelayedError::TooMany => Self::limit_exceeded(TOO_MANY_DELAYED),
+            DelayedError::Room(error) => error.into(),
+            DelayedError::User(error) => error.into(),
         }
     }
 }

@@ -11,10 +11,10 @@ use ruma::{
     api::client::message::send_message_event::v3::{Request, Response},
 };
 
-use super::{local, redact, txn};
+use super::{delayed::DelayedContext, local, redact, txn};
 use crate::{
     error::ApiError,
-    http::{Api, RouteOptions, Routes, Ruma},
+    http::{Answer, Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
     view::View,
 };
@@ -26,6 +26,8 @@ pub struct SendContext {
     pub rooms: Rooms,
     /// What a redaction redacts.
     pub view: View,
+    /// Where events go that are to be sent later.
+    pub delayed: DelayedContext,
 }
 
 /// The endpoints of this file.
@@ -38,26 +40,26 @@ pub fn routes(context: Arc<SendContext>) -> Routes {
 /// `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`
 ///
 /// `ts` is for application services, so it does not count here.
-async fn send(context: Arc<SendContext>, req: Ruma<Request>) -> Result<Response, ApiError> {
-    let mut content = local::object(&req.meta.body)?;
+async fn send(context: Arc<SendContext>, req: Ruma<Request>) -> Result<Answer<Response>, ApiError> {
+    let content = local::object(&req.meta.body)?;
     let (room_id, event_type) = (&req.room_id, req.event_type.to_string());
     let path = [room_id.as_str(), &event_type];
     let transaction = txn::transaction(&req.caller, "send", &path, req.txn_id.as_str())?;
-    let redacts = match event_type.as_str() {
-        "m.room.redaction" => {
-            if let Some(event_id) = txn::known(&context.view.store, &transaction)? {
-                return Ok(Response::new(event_id));
-            }
-            let target = take_redacts(&mut content)?;
-            redact::check(&context.view, &req.caller, room_id, &target)?;
-            Some(target)
-        }
-        _ => None,
-    };
     let mut event = local::message_event(&req.caller.user_id, &event_type, content);
-    event.redacts = redacts;
-    event.transaction = Some(transaction);
-    Ok(Response::new(context.rooms.send(room_id, event).await?.event_id))
+    event.transaction = Some(transaction.clone());
+    let delayed = context.delayed.schedule(&req.caller, &req.meta, room_id, &event).await?;
+    if let Some(answer) = delayed {
+        return Ok(Answer::Json(answer));
+    }
+    if event_type == "m.room.redaction" {
+        if let Some(event_id) = txn::known(&context.view.store, &transaction)? {
+            return Ok(Response::new(event_id).into());
+        }
+        let target = take_redacts(&mut event.content)?;
+        redact::check(&context.view, &req.caller, room_id, &target)?;
+        event.redacts = Some(target);
+    }
+    Ok(Response::new(context.rooms.send(room_id, event).await?.event_id).into())
 }
 
 /// What a redaction redacts. The room's version decides where that goes in the event.

@@ -5,21 +5,22 @@
 
 use std::sync::Arc;
 
-use parlour_actors::directory::Directory;
+use parlour_actors::{LocalEvent, directory::Directory};
 use parlour_event::{content::Membership, json::Object};
 use ruma::{
-    UserId,
+    RoomId, UserId,
     api::client::state::send_state_event::v3::{Request, Response},
 };
 
 use super::{
     aliases::check_canonical_alias,
+    delayed::DelayedContext,
     local,
     membership::{ANY, Members},
 };
 use crate::{
     error::ApiError,
-    http::{Api, RouteOptions, Routes, Ruma},
+    http::{Answer, Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
 };
 
@@ -34,6 +35,8 @@ pub struct StateWriteContext {
     pub members: Members,
     /// Where aliases lead.
     pub directory: Directory,
+    /// Where events go that are to be sent later.
+    pub delayed: DelayedContext,
 }
 
 /// The endpoints of this file.
@@ -47,28 +50,36 @@ pub fn routes(context: Arc<StateWriteContext>) -> Routes {
 async fn set_state(
     context: Arc<StateWriteContext>,
     req: Ruma<Request>,
-) -> Result<Response, ApiError> {
+) -> Result<Answer<Response>, ApiError> {
+    let (caller, room_id) = (&req.caller, &req.room_id);
     let content = local::object(&req.meta.body)?;
     let event_type = req.event_type.to_string();
-    match event_type.as_str() {
-        "m.room.member" => return set_member(&context, &req, content).await,
-        "m.room.create" => {
-            return Err(ApiError::forbidden("A room is created once, and that is done"));
-        }
-        "m.room.power_levels" => local::check_power_levels(&content)?,
-        "m.room.canonical_alias" if req.state_key.is_empty() => {
-            check_canonical_alias(
-                &context.directory,
-                &context.members.view,
-                &req.room_id,
-                &content,
-            )?;
-        }
-        _ => {}
+    let event = local::state_event(&caller.user_id, &event_type, &req.state_key, content);
+    check(&context, room_id, &event)?;
+    if let Some(answer) = context.delayed.schedule(caller, &req.meta, room_id, &event).await? {
+        return Ok(Answer::Json(answer));
     }
-    let sender = &req.caller.user_id;
-    let event = local::state_event(sender, &event_type, &req.state_key, content);
-    Ok(Response::new(context.members.rooms.send(&req.room_id, event).await?.event_id))
+    if event_type == "m.room.member" {
+        return Ok(set_member(&context, &req, event.content).await?.into());
+    }
+    Ok(Response::new(context.members.rooms.send(room_id, event).await?.event_id).into())
+}
+
+/// What the auth rules don't say about some types of state.
+fn check(
+    context: &StateWriteContext,
+    room_id: &RoomId,
+    event: &LocalEvent,
+) -> Result<(), ApiError> {
+    match event.event_type.as_str() {
+        "m.room.create" => Err(ApiError::forbidden("A room is created once, and that is done")),
+        "m.room.power_levels" => local::check_power_levels(&event.content),
+        "m.room.canonical_alias" if event.state_key.as_deref() == Some("") => {
+            let view = &context.members.view;
+            check_canonical_alias(&context.directory, view, room_id, &event.content)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The same as the endpoints for memberships, only with a content of one's own.

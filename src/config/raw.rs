@@ -76,6 +76,7 @@ impl std::fmt::Debug for Registration {
 pub(crate) struct Rooms {
     pub(crate) default_version: String,
     pub(crate) idle_seconds: u64,
+    pub(crate) max_event_delay_seconds: u64,
     pub(crate) max_queue: usize,
 }
 

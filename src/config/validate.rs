@@ -217,6 +217,7 @@ fn rooms(raw: &raw::Rooms) -> Checked<RoomsConfig> {
     Ok(RoomsConfig {
         default_version,
         idle_timeout: Duration::from_secs(raw.idle_seconds),
+        max_event_delay: Duration::from_secs(raw.max_event_delay_seconds),
         max_queue: raw.max_queue,
     })
 }

@@ -61,6 +61,21 @@ impl RouteOptions {
     }
 }
 
+/// What a typed endpoint answers.
+#[derive(Debug)]
+pub enum Answer<T> {
+    /// What ruma has for it.
+    Typed(T),
+    /// Something else, of which ruma does not know.
+    Json(serde_json::Value),
+}
+
+impl<T> From<T> for Answer<T> {
+    fn from(typed: T) -> Self {
+        Self::Typed(typed)
+    }
+}
+
 /// An endpoint, its types erased.
 pub type Endpoint =
     Arc<dyn Fn(Call) -> BoxFuture<'static, Result<HttpResponse, ApiError>> + Send + Sync>;
@@ -101,24 +116,26 @@ impl<C: Clone + Send + Sync + 'static> Routes<C> {
 
     /// Adds the endpoint that answers ruma's request type `R`, under all its paths.
     #[must_use]
-    pub fn route<R, F, Fut>(self, handler: F) -> Self
+    pub fn route<R, T, F, Fut>(self, handler: F) -> Self
     where
         R: IncomingRequest + 'static,
         R::Authentication: Scheme,
+        T: Into<Answer<R::OutgoingResponse>>,
         F: Fn(C, Ruma<R>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<R::OutgoingResponse, ApiError>> + 'static,
+        Fut: Future<Output = Result<T, ApiError>> + 'static,
     {
         self.route_with(RouteOptions::default(), handler)
     }
 
     /// The same with options.
     #[must_use]
-    pub fn route_with<R, F, Fut>(mut self, options: RouteOptions, handler: F) -> Self
+    pub fn route_with<R, T, F, Fut>(mut self, options: RouteOptions, handler: F) -> Self
     where
         R: IncomingRequest + 'static,
         R::Authentication: Scheme,
+        T: Into<Answer<R::OutgoingResponse>>,
         F: Fn(C, Ruma<R>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<R::OutgoingResponse, ApiError>> + 'static,
+        Fut: Future<Output = Result<T, ApiError>> + 'static,
     {
         let context = self.context.clone();
         let endpoint: Endpoint = Arc::new(move |call: Call| {
@@ -126,7 +143,10 @@ impl<C: Clone + Send + Sync + 'static> Routes<C> {
             Box::pin(async move {
                 // Boxed, so that a parked request does not keep the room that reading it took.
                 let request = Box::pin(typed::<R>(call, options)).await?;
-                convert::response(handler(context, request).await?)
+                match handler(context, request).await?.into() {
+                    Answer::Typed(response) => convert::response(response),
+                    Answer::Json(body) => Ok(HttpResponse::Ok().json(body)),
+                }
             })
         });
         let method = convert::method(&R::METHOD);

@@ -27,10 +27,12 @@
 //! | [`keys::RELATION_OF_USER`] | room, parent, user, and: time, event id; hash of an annotation, event number; nothing | event number of an edit; nothing; how many replies in the thread |
 //! | [`keys::THREAD`] | room, root; room, depth, event number of the latest reply | [`ThreadEntry`]; root |
 //! | [`keys::EVENT_TIME`] | room, time, event number | nothing |
+//! | [`keys::DELAYED`] | delay id; user, delay id; time, delay id | [`DelayedEntry`] with body; nothing; nothing |
 //! | [`keys::SETTING`] | name | server-wide values such as the signing key |
 
 pub mod accounts;
 mod codec;
+pub mod delayed;
 pub mod keys;
 pub mod relations;
 pub mod rooms;
@@ -39,6 +41,7 @@ pub use accounts::{
     AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, TokenEntry, TransactionEntry, User,
 };
 pub use codec::Stored;
+pub use delayed::DelayedEntry;
 pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
 pub use rooms::{
     AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, StoredEvent,

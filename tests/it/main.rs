@@ -8,6 +8,7 @@
 mod common;
 
 mod accounts;
+mod delayed;
 mod errors;
 mod garbage;
 mod harness;

@@ -69,6 +69,8 @@ keyspaces! {
     THREAD = b's';
     /// A room's events by the time that they bear.
     EVENT_TIME = b'd';
+    /// Events that are to be sent later.
+    DELAYED = b'D';
     /// Server-wide values.
     SETTING = b'Z';
 }

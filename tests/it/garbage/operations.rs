@@ -40,7 +40,15 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         "displayname": "X", "admin": false, "user_type": null, "inhibit_login": true });
     let validity = "/_matrix/client/unstable/org.matrix.msc3231/register/\
         org.matrix.msc3231.login.registration_token/validity";
+    let delayed = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events";
+    let delayed_one = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}";
+    let delayed_act =
+        "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}/{action}";
     vec![
+        ("GET", delayed, true, Value::Null),
+        ("GET", delayed_one, true, Value::Null),
+        ("POST", delayed_one, false, json!({ "action": "cancel" })),
+        ("POST", delayed_act, false, Value::Null),
         ("GET", validity, false, Value::Null),
         ("GET", "/_synapse/admin/v1/register", false, Value::Null),
         ("POST", "/_synapse/admin/v1/register", false, register),
@@ -60,7 +68,9 @@ impl Operation {
 
     /// Whether the definition has no body although the method could have one.
     pub(super) fn bodiless(&self) -> bool {
-        ["/logout", "/logout/all", "/forget"].iter().any(|end| self.template.ends_with(end))
+        ["/logout", "/logout/all", "/forget", "/{action}"]
+            .iter()
+            .any(|end| self.template.ends_with(end))
     }
 }
 
