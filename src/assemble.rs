@@ -28,8 +28,10 @@ use crate::{
         members,
         membership::{self, Members, MembershipContext},
         messages,
+        notifications::{self, NotificationContext},
         passwords::Passwords,
         profile::{self, ProfileContext},
+        push_rules,
         receipts::{self, ReceiptContext},
         redact,
         register::{self, RegisterContext},
@@ -39,6 +41,7 @@ use crate::{
         state,
         state_write::{self, StateWriteContext},
         sync::{self, SyncContext},
+        thread_subscriptions::{self, ThreadContext},
         threads, timestamp,
         typing::{self, TypingContext},
         uiaa::Uiaa,
@@ -48,6 +51,7 @@ use crate::{
     http::{Api, RawRequest, RouteOptions, Routes},
     limits::RateClass,
     metrics::Metrics,
+    push::UnreadCounts,
     server::{Boot, Service, StartError},
     view::View,
 };
@@ -59,11 +63,13 @@ use crate::{
 pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let engine = start_engine(&boot).await?;
     let view = View::of(&engine, boot.env.clock.clone());
+    let counts = UnreadCounts::new(engine.users.clone());
     let routes = discovery_routes(&boot)
         .and(account_routes(&boot, &engine)?)
         .and(reading_routes(&view))
         .and(writing_routes(&boot, &engine, &view))
-        .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view))))
+        .and(notice_routes(&engine, &view, &counts))
+        .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
         .and(metrics_routes(boot.metrics.clone(), Some(engine.rooms.clone())));
     let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes);
     Ok(service.on_stop(move || async move { engine.stop().await }))
@@ -113,6 +119,19 @@ fn reading_routes(view: &View) -> Routes {
         .and(relations::routes(view.clone()))
         .and(threads::routes(view.clone()))
         .and(timestamp::routes(view.clone()))
+}
+
+/// What users want to be notified of.
+fn notice_routes(engine: &Engine, view: &View, counts: &UnreadCounts) -> Routes {
+    let threads = ThreadContext { users: engine.users.clone(), view: view.clone() };
+    let notices = NotificationContext {
+        view: view.clone(),
+        counts: counts.clone(),
+        changes: engine.changes.clone(),
+    };
+    push_rules::routes(engine.users.clone())
+        .and(notifications::routes(Arc::new(notices)))
+        .and(thread_subscriptions::routes(Arc::new(threads)))
 }
 
 /// Writing to rooms.

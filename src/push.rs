@@ -3,13 +3,16 @@
 //! | module | question |
 //! |---|---|
 //! | [`counts`] | how many unread events there are |
+//! | [`notifications`] | which events the user was notified of |
 //! | [`rules`] | what a user's rules say of an event |
-//! | [`stored`] | which rules a user has |
+//!
+//! Which rules a user has stands in [`parlour_actors::users`].
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#push-notifications>
 
 pub mod counts;
+pub mod notifications;
 pub mod rules;
-pub mod stored;
 
 pub use counts::{Count, Unread, UnreadCounts};
+pub use notifications::{NotificationsAsk, NotificationsPage};

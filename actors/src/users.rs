@@ -7,10 +7,12 @@
 mod account_data;
 mod filters;
 mod profile;
+mod push_rules;
 mod receipts;
 mod rooms;
 mod sessions;
 mod spread;
+mod threads;
 
 use std::{
     fmt,
@@ -29,8 +31,10 @@ pub use self::{
     account_data::AccountDataError,
     filters::FilterError,
     profile::{ProfileChange, ProfileError},
+    push_rules::{PUSH_RULES, PushRulesError, RulePlace},
     receipts::NewReceipt,
     sessions::{NewDevice, RegisterError, Session},
+    threads::{ThreadChange, ThreadError},
 };
 use crate::{
     commit::Change,

@@ -1,22 +1,26 @@
 //! Account data, global and per room.
 //!
-//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#client-config>
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#client-config>; for deletion
+//! <https://github.com/matrix-org/matrix-spec-proposals/pull/3391>
 
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use bytes::Bytes;
-use parlour_actors::users::Users;
+use parlour_actors::users::{PUSH_RULES, Users};
 use parlour_event::RoomNum;
 use parlour_storage::Store;
 use ruma::{
     RoomId, UserId,
     api::{
+        IncomingRequest,
+        auth_scheme::AccessToken,
         client::config::{
             get_global_account_data, get_room_account_data, set_global_account_data,
             set_room_account_data,
         },
-        error::ErrorCode,
+        error::{DeserializationError, Error, ErrorCode},
+        metadata,
     },
     serde::Raw,
 };
@@ -26,7 +30,6 @@ use crate::{
     error::ApiError,
     http::{Api, Caller, RouteOptions, Routes, Ruma},
     limits::RateClass,
-    push::stored::{PUSH_RULES, push_rules_content},
 };
 
 /// The largest piece of account data, in bytes.
@@ -59,7 +62,63 @@ pub fn routes(context: Arc<AccountDataContext>) -> Routes {
         .route_with(options, set_for_room)
         .route(get_global)
         .route(get_for_room)
+        .route(delete_global)
+        .route(delete_for_room)
         .finish()
+}
+
+/// Deletion of a global piece, named as when it is read.
+#[derive(Debug)]
+struct DeleteGlobal(get_global_account_data::v3::Request);
+
+/// Deletion of a room's piece, named as when it is read.
+#[derive(Debug)]
+struct DeleteForRoom(get_room_account_data::v3::Request);
+
+metadata! {
+    @for DeleteGlobal,
+    method: DELETE,
+    rate_limited: false,
+    authentication: AccessToken,
+    history: {
+        unstable("org.matrix.msc3391") => "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{event_type}",
+    }
+}
+
+metadata! {
+    @for DeleteForRoom,
+    method: DELETE,
+    rate_limited: false,
+    authentication: AccessToken,
+    history: {
+        unstable("org.matrix.msc3391") => "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{event_type}",
+    }
+}
+
+impl IncomingRequest for DeleteGlobal {
+    type EndpointError = Error;
+    type OutgoingResponse = set_global_account_data::v3::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        get_global_account_data::v3::Request::try_from_http_request_inner(request, path_args)
+            .map(Self)
+    }
+}
+
+impl IncomingRequest for DeleteForRoom {
+    type EndpointError = Error;
+    type OutgoingResponse = set_room_account_data::v3::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        get_room_account_data::v3::Request::try_from_http_request_inner(request, path_args)
+            .map(Self)
+    }
 }
 
 /// `PUT /_matrix/client/v3/user/{userId}/account_data/{type}`
@@ -104,6 +163,29 @@ async fn get_for_room(
     Ok(get_room_account_data::v3::Response::new(Raw::from_json(content)))
 }
 
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/account_data/{type}`
+async fn delete_global(
+    context: Arc<AccountDataContext>,
+    req: Ruma<DeleteGlobal>,
+) -> Result<set_global_account_data::v3::Response, ApiError> {
+    let DeleteGlobal(piece) = &req.request;
+    own(&req.caller, &piece.user_id)?;
+    context.delete(&piece.user_id, GLOBAL, &piece.event_type.to_string()).await?;
+    Ok(set_global_account_data::v3::Response::new())
+}
+
+/// `DELETE /_matrix/client/unstable/org.matrix.msc3391/user/{userId}/rooms/{roomId}/account_data/{type}`
+async fn delete_for_room(
+    context: Arc<AccountDataContext>,
+    req: Ruma<DeleteForRoom>,
+) -> Result<set_room_account_data::v3::Response, ApiError> {
+    let DeleteForRoom(piece) = &req.request;
+    own(&req.caller, &piece.user_id)?;
+    let room = context.room(&piece.user_id, &piece.room_id)?;
+    context.delete(&piece.user_id, room, &piece.event_type.to_string()).await?;
+    Ok(set_room_account_data::v3::Response::new())
+}
+
 impl AccountDataContext {
     async fn set(
         &self,
@@ -112,11 +194,7 @@ impl AccountDataContext {
         data_type: &str,
         body: &Bytes,
     ) -> Result<(), ApiError> {
-        if KEPT_BY_SERVER.contains(&data_type) {
-            let message = format!("{data_type} cannot be set this way");
-            let status = StatusCode::METHOD_NOT_ALLOWED;
-            return Err(ApiError::new(status, ErrorCode::BadJson, message));
-        }
+        check_settable(data_type)?;
         if data_type.is_empty() || data_type.len() > MAX_TYPE {
             let message = format!("A type has 1 to {MAX_TYPE} bytes");
             return Err(ApiError::invalid_param(message));
@@ -128,6 +206,11 @@ impl AccountDataContext {
         Ok(self.users.set_account_data(user.as_str(), room, data_type, body.clone()).await?)
     }
 
+    async fn delete(&self, user: &UserId, room: RoomNum, data_type: &str) -> Result<(), ApiError> {
+        check_settable(data_type)?;
+        Ok(self.users.delete_account_data(user.as_str(), room, data_type).await?)
+    }
+
     fn get(
         &self,
         user: &UserId,
@@ -135,7 +218,7 @@ impl AccountDataContext {
         data_type: &str,
     ) -> Result<Box<RawValue>, ApiError> {
         let content = if room == GLOBAL && data_type == PUSH_RULES {
-            Some(push_rules_content(&self.users, user)?)
+            Some(self.users.push_rules_content(user)?)
         } else {
             self.users.account_data(user.as_str(), room, data_type)?
         };
@@ -160,4 +243,12 @@ fn own(caller: &Caller, user: &UserId) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::forbidden("Account data of other users are not yours"))
+}
+
+fn check_settable(data_type: &str) -> Result<(), ApiError> {
+    if !KEPT_BY_SERVER.contains(&data_type) {
+        return Ok(());
+    }
+    let message = format!("{data_type} cannot be set this way");
+    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadJson, message))
 }

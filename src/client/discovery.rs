@@ -20,15 +20,19 @@ pub const VERSIONS: [&str; 22] = [
     "v1.19",
 ];
 
-/// Proposals that clients ask for by name: stable ones that some look for still, and filters by
-/// relation.
-const UNSTABLE_FEATURES: [&str; 6] = [
+/// Proposals that clients ask for by name: stable ones that some look for still, filters by
+/// relation, deletion of account data, thread subscriptions.
+const UNSTABLE_FEATURES: [&str; 10] = [
     "org.matrix.msc3030",
+    "org.matrix.msc3391",
     "org.matrix.msc3440.stable",
     "org.matrix.msc3771",
     "org.matrix.msc3856",
     "org.matrix.msc3874",
+    "org.matrix.msc3890",
     "org.matrix.msc3981",
+    "org.matrix.msc4306",
+    "org.matrix.msc4308",
 ];
 
 /// What these endpoints need to know.

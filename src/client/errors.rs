@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use parlour_actors::users::{
-    AccountDataError, FilterError, ProfileError, RegisterError, UserError,
+    AccountDataError, FilterError, ProfileError, PushRulesError, RegisterError, ThreadError,
+    UserError,
 };
 use parlour_actors::{
     RelationError, RoomError, delayed::DelayedError, directory::AliasError, persister::PersistError,
@@ -66,6 +67,33 @@ impl From<AccountDataError> for ApiError {
         match error {
             AccountDataError::TooMuch => Self::too_large(error.to_string()),
             AccountDataError::User(error) => error.into(),
+        }
+    }
+}
+
+impl From<PushRulesError> for ApiError {
+    fn from(error: PushRulesError) -> Self {
+        match error {
+            PushRulesError::NotFound => Self::not_found(error.to_string()),
+            PushRulesError::UnknownNeighbour => bad_request(ErrorCode::Unknown, error),
+            PushRulesError::Invalid(why) => Self::invalid_param(why),
+            PushRulesError::TooMany => bad_request(ErrorCode::ResourceLimitExceeded, error),
+            PushRulesError::Data(error) => error.into(),
+            PushRulesError::User(error) => error.into(),
+        }
+    }
+}
+
+impl From<ThreadError> for ApiError {
+    fn from(error: ThreadError) -> Self {
+        match error {
+            ThreadError::Unsubscribed => {
+                let code = ErrorCode::ConflictingUnsubscription;
+                Self::new(StatusCode::CONFLICT, code, error.to_string())
+            }
+            ThreadError::TooMany => bad_request(ErrorCode::ResourceLimitExceeded, error),
+            ThreadError::Data(error) => error.into(),
+            ThreadError::User(error) => error.into(),
         }
     }
 }

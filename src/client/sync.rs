@@ -25,6 +25,7 @@ use crate::{
     http::{Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
     metrics::Metrics,
+    push::UnreadCounts,
     server::{Boot, Shutdown},
     view::{
         SyncToken, View,
@@ -59,9 +60,9 @@ struct Parked<'a>(&'a Metrics);
 impl SyncContext {
     /// What of the engine `/sync` works with.
     #[must_use]
-    pub fn new(boot: &Boot, engine: &Engine, view: View) -> Self {
+    pub fn new(boot: &Boot, engine: &Engine, view: View, counts: UnreadCounts) -> Self {
         Self {
-            syncs: Arc::new(Syncs::new(view.clone(), engine)),
+            syncs: Arc::new(Syncs::new(view.clone(), engine, counts)),
             view,
             users: engine.users.clone(),
             notifier: engine.notifier.clone(),

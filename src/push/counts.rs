@@ -6,16 +6,16 @@
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use lru::LruCache;
-use parlour_actors::users::Users;
+use parlour_actors::users::{PUSH_RULES, Users};
 use parlour_event::{EventNum, RoomNum, StreamPos, content::Membership};
 use parlour_storage::{
-    Direction, StorageError,
+    Direction, StorageError, Store,
     schema::{AccountDataEntry, StoredEvent, TimelineEntry, keys},
 };
 use ruma::{
@@ -23,11 +23,8 @@ use ruma::{
     push::Ruleset,
 };
 
-use super::{
-    rules::Judge,
-    stored::{PUSH_RULES, ruleset_of},
-};
-use crate::view::{Fields, Ignored, RoomView, View, ViewError};
+use super::rules::Judge;
+use crate::view::{Fields, Ignored, RoomView, View, ViewError, ignored::IGNORED_USERS};
 
 /// How many unread events are counted in one room; of more, the newest.
 const MAX_UNREAD: usize = 1_000;
@@ -76,11 +73,11 @@ pub struct Place<'a> {
     pub now: StreamPos,
 }
 
-/// Counts for all users. One per server.
-#[derive(Debug)]
+/// Counts for all users. One per server; cheap to clone.
+#[derive(Debug, Clone)]
 pub struct UnreadCounts {
     users: Users,
-    cache: Mutex<Cache>,
+    cache: Arc<Mutex<Cache>>,
 }
 
 /// One user's rules, read when they are needed.
@@ -102,7 +99,7 @@ struct Cache {
 struct Counted {
     /// Events until here have been looked at.
     until: StreamPos,
-    /// When the rules were last changed.
+    /// When what the user wants to hear was last changed.
     rules: StreamPos,
     /// The member event with which the user's join was found.
     member: EventNum,
@@ -175,8 +172,25 @@ impl<'a> Reading<'a> {
         if let Some(rules) = self.rules.get() {
             return Ok(rules);
         }
-        let rules = ruleset_of(&self.counts.users, self.user)?;
+        let rules = self.counts.users.push_rules(self.user)?;
         Ok(self.rules.get_or_init(|| rules))
+    }
+
+    /// Whose rules, and which.
+    pub(super) fn rules_of_user(&self) -> Result<(&Users, &Ruleset), StorageError> {
+        Ok((&self.counts.users, self.rules()?))
+    }
+
+    /// Where the events are that the user has not read.
+    pub(super) fn unread_positions(
+        &self,
+        view: &View,
+        place: &Place<'_>,
+        ignored: &Ignored,
+    ) -> Result<HashSet<StreamPos>, ViewError> {
+        self.counts.counted(view, self, place, ignored, |counted| {
+            counted.unread.iter().map(|item| item.pos).collect()
+        })
     }
 }
 
@@ -185,7 +199,7 @@ impl UnreadCounts {
     #[must_use]
     pub fn new(users: Users) -> Self {
         let cache = Cache { rooms: LruCache::unbounded(), size: 0 };
-        Self { users, cache: Mutex::new(cache) }
+        Self { users, cache: Arc::new(Mutex::new(cache)) }
     }
 
     /// What a user has not read in a room.
@@ -200,6 +214,18 @@ impl UnreadCounts {
         place: &Place<'_>,
         ignored: &Ignored,
     ) -> Result<Unread, ViewError> {
+        self.counted(view, reading, place, ignored, |counted| counted.at(place.now))
+    }
+
+    /// Brings a room's count up to date, and looks at it.
+    fn counted<T>(
+        &self,
+        view: &View,
+        reading: &Reading<'_>,
+        place: &Place<'_>,
+        ignored: &Ignored,
+        look: impl FnOnce(&Counted) -> T,
+    ) -> Result<T, ViewError> {
         let marks = self.marks(view, reading.user, place.room.num)?;
         let key = (reading.user.to_string(), place.room.num);
         let mut counted = self.begin(view, &key, place)?;
@@ -209,9 +235,9 @@ impl UnreadCounts {
             counted.until = place.now;
         }
         counted.unread.retain(|item| item.pos > marks.of(item.thread.as_deref()));
-        let unread = counted.at(place.now);
+        let seen = look(&counted);
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(key, counted);
-        Ok(unread)
+        Ok(seen)
     }
 
     /// What has been counted before, as far as it still holds.
@@ -221,9 +247,7 @@ impl UnreadCounts {
         key: &(String, RoomNum),
         place: &Place<'_>,
     ) -> Result<Counted, ViewError> {
-        let rules = keys::account_data(&key.0, RoomNum(0), PUSH_RULES);
-        let rules = view.store.typed::<AccountDataEntry>(&rules)?.map(|entry| entry.pos);
-        let rules = rules.unwrap_or_default();
+        let rules = self.rules_changed(&view.store, &key.0)?;
         let known = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(key);
         let known = known.filter(|known| known.rules == rules);
         if let Some(known) = known.clone().filter(|known| known.member == place.member.num) {
@@ -241,6 +265,17 @@ impl UnreadCounts {
         counted.joined = joined;
         counted.unread.retain(|item| item.pos > joined);
         Ok(counted)
+    }
+
+    /// When what a user wants to hear was last changed: rules, ignored users, threads.
+    fn rules_changed(&self, store: &Store, user: &str) -> Result<StreamPos, ViewError> {
+        let mut newest = self.users.threads_changed(user)?;
+        for data_type in [PUSH_RULES, IGNORED_USERS] {
+            let key = keys::account_data(user, RoomNum(0), data_type);
+            let entry = store.typed::<AccountDataEntry>(&key)?;
+            newest = newest.max(entry.map_or(StreamPos(0), |entry| entry.pos));
+        }
+        Ok(newest)
     }
 
     /// How far the user has read: by whichever receipt is farther.
@@ -320,7 +355,8 @@ fn count_on(
         return Ok(());
     }
     entries.reverse();
-    let mut judge = Judge::new(view, place.room, reading.rules()?, reading.user, place.member)?;
+    let rules = reading.rules_of_user()?;
+    let mut judge = Judge::new(view, place.room, rules, reading.user, place.member)?;
     for batch in entries.chunks(BATCH) {
         let nums: Vec<_> = batch.iter().map(|(_, entry)| entry.event).collect();
         for ((pos, entry), event) in batch.iter().zip(view.store.events(&nums)?) {
@@ -344,6 +380,9 @@ fn look_at(
     counted: &mut Counted,
 ) -> Result<(), ViewError> {
     let fields = Fields::of(event)?;
+    if let Some(redacted) = redacted_by(view, event, &fields)? {
+        counted.unread.retain(|item| item.pos != redacted);
+    }
     if fields.sender == reading.user.as_str() {
         // Who says something has read what was said before, there. State is often set by programs.
         if fields.state_key.is_none() {
@@ -351,9 +390,6 @@ fn look_at(
             counted.unread.retain(|item| item.thread.as_deref() != thread.as_deref());
         }
         return Ok(());
-    }
-    if let Some(redacted) = redacted_by(view, event, &fields)? {
-        counted.unread.retain(|item| item.pos != redacted);
     }
     if event.meta.redacted_because.is_some() || ignored.hides(&fields) {
         return Ok(());
@@ -390,7 +426,7 @@ fn redacted_by(
 }
 
 /// Since when a user has been joined, by the newest member event.
-fn joined_since(view: &View, member: &StoredEvent) -> Result<StreamPos, ViewError> {
+pub(super) fn joined_since(view: &View, member: &StoredEvent) -> Result<StreamPos, ViewError> {
     let steps = view.steps(member, |step| step.membership != Membership::Join)?;
     let joins = steps.iter().take_while(|step| step.membership == Membership::Join);
     Ok(joins.last().map_or(member.meta.pos, |step| step.pos))

@@ -1,8 +1,11 @@
 //! What a user's push rules say of an event.
 
+use std::future::ready;
+
 use futures_util::FutureExt as _;
-use parlour_event::{EventNum, state::StateRoot};
-use parlour_storage::schema::{StoredEvent, TimelineEntry};
+use parlour_actors::users::Users;
+use parlour_event::{EventNum, RoomNum, state::StateRoot};
+use parlour_storage::schema::{StoredEvent, Subscription, TimelineEntry};
 use ruma::{
     OwnedUserId, UInt, UserId,
     events::{
@@ -59,14 +62,17 @@ impl<'a> Judge<'a> {
     pub fn new(
         view: &'a View,
         room: &'a RoomView,
-        rules: &'a Ruleset,
+        (users, rules): (&Users, &'a Ruleset),
         user: &UserId,
         member: &StoredEvent,
     ) -> Result<Self, ViewError> {
         let profile = Fields::of(member)?.content_as::<Profile>();
         let name = profile.ok().and_then(|profile| profile.displayname).unwrap_or_default();
-        let (room_id, user) = (room.room_id.clone(), user.to_owned());
-        let context = PushConditionRoomCtx::new(room_id, UInt::MIN, user, name);
+        let (room_id, owner) = (room.room_id.clone(), user.to_owned());
+        let mut context = PushConditionRoomCtx::new(room_id, UInt::MIN, owner, name);
+        if !rules.postcontent.is_empty() {
+            context = hear_threads(context, users.clone(), user.to_owned(), room.num);
+        }
         Ok(Self { view, room, rules, context, state: None, power_levels: None })
     }
 
@@ -80,18 +86,31 @@ impl<'a> Judge<'a> {
         event: &StoredEvent,
         entry: &TimelineEntry,
     ) -> Result<Verdict, ViewError> {
+        let actions = self.actions(event, entry)?;
+        Ok(Verdict {
+            notify: actions.iter().any(Action::should_notify),
+            highlight: actions.iter().any(Action::is_highlight),
+        })
+    }
+
+    /// The actions of the first rule that an event matches.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn actions(
+        &mut self,
+        event: &StoredEvent,
+        entry: &TimelineEntry,
+    ) -> Result<&'a [Action], ViewError> {
         self.set_state(entry)?;
         let raw: Box<RawValue> = serde_json::from_slice(&event.json).map_err(|error| {
             ViewError::Event { event_id: event.meta.event_id.clone(), what: error.to_string() }
         })?;
         let raw = Raw::<AnySyncTimelineEvent>::from_json(raw);
         // No condition that is enabled here has to wait for anything.
-        let actions = self.rules.get_actions(&raw, &self.context).now_or_never();
-        let actions = actions.unwrap_or_default();
-        Ok(Verdict {
-            notify: actions.iter().any(Action::should_notify),
-            highlight: actions.iter().any(Action::is_highlight),
-        })
+        let rule = self.rules.get_match(&raw, &self.context).now_or_never().flatten();
+        Ok(rule.map_or(&[], |rule| rule.actions()))
     }
 
     fn set_state(&mut self, entry: &TimelineEntry) -> Result<(), ViewError> {
@@ -135,4 +154,20 @@ impl<'a> Judge<'a> {
         let sender = OwnedUserId::try_from(&*fields.sender).ok();
         Ok(sender.into_iter().chain(more).collect())
     }
+}
+
+/// Lets conditions ask whether the user has subscribed to a thread. What cannot be read is no
+/// subscription: the rest of the answer will tell of it.
+fn hear_threads(
+    context: PushConditionRoomCtx,
+    users: Users,
+    user: OwnedUserId,
+    room: RoomNum,
+) -> PushConditionRoomCtx {
+    context.with_has_thread_subscription_fn(move |root| {
+        let entry = users.thread_subscription(user.as_str(), room, root.as_str());
+        let subscription = entry.ok().flatten().map(|entry| entry.subscription);
+        let subscribed = subscription.is_some_and(|now| now != Subscription::Ended);
+        Box::pin(ready(subscribed))
+    })
 }

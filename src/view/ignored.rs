@@ -11,6 +11,9 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Fields, View, ViewError};
 
+/// The account data type of the list.
+pub const IGNORED_USERS: &str = "m.ignored_user_list";
+
 /// The users whom one user ignores.
 #[derive(Debug, Clone, Default)]
 pub struct Ignored(HashSet<String>);
@@ -46,7 +49,7 @@ impl View {
     ///
     /// If storage cannot be read.
     pub fn ignored_by(&self, user: &UserId) -> Result<Ignored, ViewError> {
-        let key = keys::account_data(user.as_str(), RoomNum(0), "m.ignored_user_list");
+        let key = keys::account_data(user.as_str(), RoomNum(0), IGNORED_USERS);
         let Some(place) = self.store.get(&key)?.and_then(|entry| entry.blob) else {
             return Ok(Ignored::default());
         };

@@ -87,13 +87,13 @@ struct Round<'a> {
 impl Syncs {
     /// Answers from what the engine holds.
     #[must_use]
-    pub fn new(view: View, engine: &Engine) -> Self {
+    pub fn new(view: View, engine: &Engine, counts: UnreadCounts) -> Self {
         Self {
             view,
             users: engine.users.clone(),
             typing: engine.typing.clone(),
             changes: engine.changes.clone(),
-            counts: UnreadCounts::new(engine.users.clone()),
+            counts,
             sent: SentMembers::default(),
             heroes: Heroes::default(),
         }

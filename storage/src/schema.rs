@@ -20,6 +20,7 @@
 //! | [`keys::PROFILE_SPREAD`] | user | position of the change that has to go into the user's rooms |
 //! | [`keys::ACCOUNT_DATA`], [`keys::ACCOUNT_FEED`] | user, room, type; user, position | [`AccountDataEntry`] with body; which one changed |
 //! | [`keys::RECEIPT`], [`keys::RECEIPT_FEED`] | room, user, type, thread; room, position | position; [`ReceiptEntry`] |
+//! | [`keys::THREAD_SUBSCRIPTION`], [`keys::THREAD_SUBSCRIPTION_FEED`] | user, room, thread; user, position | [`ThreadSubscriptionEntry`]; which one changed |
 //! | [`keys::FILTER`] | user, filter id | the filter, as JSON |
 //! | [`keys::ALIAS`], [`keys::ALIAS_OF_ROOM`] | room alias; room, alias | [`AliasEntry`]; nothing |
 //! | [`keys::PUBLISHED`] | room | nothing: the room is in the published directory |
@@ -38,7 +39,8 @@ pub mod relations;
 pub mod rooms;
 
 pub use accounts::{
-    AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, TokenEntry, TransactionEntry, User,
+    AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, Subscription,
+    ThreadSubscriptionEntry, ThreadSubscriptionFeedEntry, TokenEntry, TransactionEntry, User,
 };
 pub use codec::Stored;
 pub use delayed::DelayedEntry;

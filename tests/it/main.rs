@@ -7,13 +7,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod account_data_deletion;
 mod accounts;
 mod delayed;
 mod errors;
 mod garbage;
 mod harness;
 mod maintenance;
+mod notifications;
 mod owned_state;
+mod push_rules;
 mod registration;
 mod relations;
 mod rooms;
@@ -26,6 +29,7 @@ mod sync_filters;
 mod sync_model;
 mod sync_rooms;
 mod sync_state;
+mod thread_subscriptions;
 mod threads;
 mod timestamps;
 mod user_data;

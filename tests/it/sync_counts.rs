@@ -32,6 +32,7 @@ fn in_thread(user: &User, room: &str, root: &str) -> String {
     user.send(room, "m.room.message", content).event_id()
 }
 
+// Checklist 4.10
 #[test]
 fn a_message_and_its_count_come_together() {
     let server = Server::start();
@@ -51,6 +52,7 @@ fn a_message_and_its_count_come_together() {
     assert_eq!(count(&alice, &room), 0, "one's own words do not count");
 }
 
+// Checklist 9.3
 #[test]
 fn the_receipt_that_is_farther_counts() {
     let server = Server::start();
@@ -91,6 +93,7 @@ fn mentions_are_highlighted_and_redacted_messages_forgotten() {
     assert_eq!(unread(&alice, &room, false), (json!(1), json!(0), Value::Null));
 }
 
+// Checklist 9.1, 9.4
 #[test]
 fn threads_are_counted_apart_for_those_who_ask() {
     let server = Server::start();
@@ -110,6 +113,23 @@ fn threads_are_counted_apart_for_those_who_ask() {
     assert_eq!(unread(&bob, &room, true), (json!(0), json!(0), json!({ &root: 2 })));
     read(&bob, &room, "m.read", &last, json!({}));
     assert_eq!(unread(&bob, &room, true), (json!(0), json!(0), Value::Null));
+}
+
+#[test]
+fn what_one_has_redacted_or_ignores_is_not_counted() {
+    let server = Server::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    let room = bob.public_room();
+    alice.join(&room).ok();
+    let root = bob.say(&room, "the root").event_id();
+    let reply = in_thread(&alice, &room, &root);
+    in_thread(&alice, &room, &root);
+    assert_eq!(unread(&bob, &room, true).2, json!({ &root: 2 }));
+    bob.redact(&room, &reply, "off topic").ok();
+    assert_eq!(unread(&bob, &room, true).2, json!({ &root: 1 }));
+    let list = path("/_matrix/client/v3/user/{}/account_data/m.ignored_user_list", &[&bob.id]);
+    bob.http.put(&list, &json!({ "ignored_users": { &alice.id: {} } })).ok();
+    assert_eq!(unread(&bob, &room, true).2, Value::Null);
 }
 
 #[test]

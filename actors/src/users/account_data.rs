@@ -8,7 +8,7 @@ use parlour_storage::{
 };
 
 use super::{Decision, UserError, Users};
-use crate::commit::{Announcement, At};
+use crate::commit::{Announcement, At, Change};
 
 /// How many pieces of account data a user may have, in total.
 const MAX_PIECES: usize = 10_000;
@@ -18,6 +18,13 @@ const MAX_BYTES: usize = 32 << 20;
 
 /// Smaller pieces are not weighed, since their number bounds them well enough.
 const SMALL: usize = 2_048;
+
+/// The types, up to the device's id, under which a device tells of its local notifications.
+const LOCAL_NOTIFICATIONS: [&str; 2] =
+    ["m.local_notification_settings", "org.matrix.msc3890.local_notification_settings"];
+
+/// What clients that knew a piece get when it has been deleted.
+const DELETED: Bytes = Bytes::from_static(b"{}");
 
 /// Why account data was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -60,25 +67,50 @@ impl Users {
     ) -> Result<(), AccountDataError> {
         let (name, data_type) = (user.to_owned(), data_type.to_owned());
         let decide = move |store: &Store| {
-            let key = keys::account_data(&name, room, &data_type);
-            let old = store.typed::<AccountDataEntry>(&key).map_err(UserError::from)?;
-            let grows = old.is_none() || content.len() > SMALL;
-            if grows && !has_room(store, &name, &key, content.len()).map_err(UserError::from)? {
-                return Err(AccountDataError::TooMuch);
-            }
-            let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
-                if let Some(old) = old {
-                    ops.push(Op::Delete { key: keys::account_feed(&name, old.pos) });
-                }
-                let value = AccountDataEntry { pos }.encode();
-                ops.push(Op::PutBlob { key, value, blob: content });
-                let feed = AccountFeedEntry { room, data_type };
-                ops.push(Op::Put { key: keys::account_feed(&name, pos), value: feed.encode() });
-                Announcement::User { user: name }
-            });
-            Ok(Decision::Write(Box::new(change), ()))
+            let write = PieceWrite::plan(store, &name, room, &data_type, content)?;
+            Ok(Decision::Write(write.into_change(), ()))
         };
         self.change(user, decide).await
+    }
+
+    /// Deletes a piece of account data, if it is there. What is left of it says that it was there,
+    /// for clients that knew it.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError`]
+    pub async fn delete_account_data(
+        &self,
+        user: &str,
+        room: RoomNum,
+        data_type: &str,
+    ) -> Result<(), UserError> {
+        let (name, data_type) = (user.to_owned(), data_type.to_owned());
+        let decide = move |store: &Store| {
+            Ok(match PieceWrite::plan_deletion(store, &name, room, &data_type)? {
+                Some(write) => Decision::Write(write.into_change(), ()),
+                None => Decision::Keep(()),
+            })
+        };
+        self.change(user, decide).await
+    }
+
+    /// Deletes what devices that are gone have told of their local notifications (MSC3890).
+    ///
+    /// # Errors
+    ///
+    /// [`UserError`]
+    pub async fn forget_local_notifications(
+        &self,
+        user: &str,
+        devices: &[String],
+    ) -> Result<(), UserError> {
+        for device in devices {
+            for kind in LOCAL_NOTIFICATIONS {
+                self.delete_account_data(user, RoomNum(0), &format!("{kind}.{device}")).await?;
+            }
+        }
+        Ok(())
     }
 
     /// All of a user's account data of a room as of `until`: type and content.
@@ -108,7 +140,7 @@ impl Users {
     }
 
     /// What of a user's account data changed within `(after, until]`, oldest change first: room,
-    /// type and content.
+    /// type and content, which is `{}` for what was deleted.
     ///
     /// # Errors
     ///
@@ -126,11 +158,86 @@ impl Users {
         for (key, entry) in self.store.scan(range, Direction::Forward, usize::MAX)? {
             let AccountFeedEntry { room, data_type } =
                 AccountFeedEntry::decode(&key, &entry.value)?;
-            if let Some(content) = self.account_data(user, room, &data_type)? {
-                changes.push((room, data_type, content));
-            }
+            let content = self.account_data(user, room, &data_type)?;
+            changes.push((room, data_type, content.unwrap_or(DELETED)));
         }
         Ok(changes)
+    }
+}
+
+/// What is to become of one piece.
+pub(super) struct PieceWrite {
+    user: String,
+    room: RoomNum,
+    data_type: String,
+    /// `None` deletes it.
+    content: Option<Bytes>,
+    /// When it was changed last.
+    old: Option<StreamPos>,
+}
+
+impl PieceWrite {
+    /// New content for a piece, if there is room for it.
+    pub(super) fn plan(
+        store: &Store,
+        user: &str,
+        room: RoomNum,
+        data_type: &str,
+        content: Bytes,
+    ) -> Result<Self, AccountDataError> {
+        let key = keys::account_data(user, room, data_type);
+        let old = store.typed::<AccountDataEntry>(&key).map_err(UserError::from)?;
+        let grows = old.is_none() || content.len() > SMALL;
+        if grows && !has_room(store, user, &key, content.len()).map_err(UserError::from)? {
+            return Err(AccountDataError::TooMuch);
+        }
+        Ok(Self {
+            user: user.to_owned(),
+            room,
+            data_type: data_type.to_owned(),
+            content: Some(content),
+            old: old.map(|old| old.pos),
+        })
+    }
+
+    /// The end of a piece; `None` if it is not there.
+    fn plan_deletion(
+        store: &Store,
+        user: &str,
+        room: RoomNum,
+        data_type: &str,
+    ) -> Result<Option<Self>, StorageError> {
+        let key = keys::account_data(user, room, data_type);
+        let Some(entry) = store.get(&key)?.filter(|entry| entry.blob.is_some()) else {
+            return Ok(None);
+        };
+        let old = AccountDataEntry::decode(&key, &entry.value)?.pos;
+        let (user, data_type) = (user.to_owned(), data_type.to_owned());
+        Ok(Some(Self { user, room, data_type, content: None, old: Some(old) }))
+    }
+
+    /// Adds the operations at a position.
+    pub(super) fn write(self, pos: StreamPos, ops: &mut Vec<Op>) {
+        let Self { user, room, data_type, content, old } = self;
+        if let Some(old) = old {
+            ops.push(Op::Delete { key: keys::account_feed(&user, old) });
+        }
+        let key = keys::account_data(&user, room, &data_type);
+        let value = AccountDataEntry { pos }.encode();
+        ops.push(match content {
+            Some(blob) => Op::PutBlob { key, value, blob },
+            None => Op::Put { key, value },
+        });
+        let feed = AccountFeedEntry { room, data_type };
+        ops.push(Op::Put { key: keys::account_feed(&user, pos), value: feed.encode() });
+    }
+
+    pub(super) fn into_change(self) -> Box<dyn Change> {
+        Box::new(At(move |pos: StreamPos, ops: &mut Vec<Op>| {
+            let user = self.user.clone();
+            self.write(pos, ops);
+            Announcement::User { user }
+        }))
     }
 }
 

@@ -149,15 +149,16 @@ impl Users {
     ///
     /// [`UserError`]
     pub async fn logout(&self, user: &str, device: &str) -> Result<(), UserError> {
-        let (name, device) = (user.to_owned(), device.to_owned());
+        let (name, id) = (user.to_owned(), device.to_owned());
         let decide = move |store: &parlour_storage::Store| {
-            let key = keys::device(&name, &device);
+            let key = keys::device(&name, &id);
             let Some(device) = store.typed::<Device>(&key)? else { return Ok(Decision::Keep(())) };
             let mut ops = vec![Op::Delete { key }];
             ops.extend(device.tokens.iter().map(|token| Op::Delete { key: keys::token(token) }));
             Ok(Decision::Write(told(&name, ops), ()))
         };
-        self.change(user, decide).await
+        self.change::<_, UserError, _>(user, decide).await?;
+        self.forget_local_notifications(user, &[device.to_owned()]).await
     }
 
     /// Ends all logins of a user.
@@ -166,7 +167,7 @@ impl Users {
     ///
     /// [`UserError`]
     pub async fn logout_all(&self, user: &str) -> Result<(), UserError> {
-        let name = user.to_owned();
+        let (name, devices) = (user.to_owned(), self.device_ids(user)?);
         let decide = move |store: &parlour_storage::Store| {
             let mut ops = Vec::new();
             let devices =
@@ -180,7 +181,8 @@ impl Users {
             }
             Ok(Decision::Write(told(&name, ops), ()))
         };
-        self.change(user, decide).await
+        self.change::<_, UserError, _>(user, decide).await?;
+        self.forget_local_notifications(user, &devices).await
     }
 
     /// The ids of a user's devices.

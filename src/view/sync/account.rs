@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use parlour_actors::users::Users;
+use parlour_actors::users::{PUSH_RULES, Users};
 use parlour_event::{RoomNum, StreamPos};
 use ruma::{
     api::client::filter::Filter,
@@ -14,10 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Ask, Round, rooms::Relation};
-use crate::{
-    push::stored::{PUSH_RULES, push_rules_content},
-    view::{EventFilter, ViewError, filter::matches},
-};
+use crate::view::{EventFilter, ViewError, filter::matches};
 
 /// Where global account data are, among the rooms.
 const GLOBAL: RoomNum = RoomNum(0);
@@ -43,17 +40,22 @@ impl AccountData {
     /// Reads what is new for a device.
     pub(super) fn read(users: &Users, ask: &Ask, now: StreamPos) -> Result<Self, ViewError> {
         let after = ask.since.map_or(StreamPos(0), |since| since.pos);
+        let first = ask.since.is_none();
         let mut by_room = BTreeMap::<_, Vec<_>>::new();
+        let mut rules = first;
         for (room, data_type, content) in
             users.account_data_changes(ask.user.as_str(), after, now)?
         {
-            by_room.entry(room).or_default().push((data_type, content));
-        }
-        if ask.since.is_none() {
-            let global = by_room.entry(GLOBAL).or_default();
-            if !global.iter().any(|(data_type, _)| data_type == PUSH_RULES) {
-                global.push((PUSH_RULES.to_owned(), push_rules_content(users, &ask.user)?));
+            if room == GLOBAL && data_type == PUSH_RULES {
+                rules = true;
+            } else if !(first && is_deleted(&content)) {
+                by_room.entry(room).or_default().push((data_type, content));
             }
+        }
+        if rules {
+            // Not as they are stored: the server's own rules may have become others since.
+            let content = users.push_rules_content(&ask.user)?;
+            by_room.entry(GLOBAL).or_default().push((PUSH_RULES.to_owned(), content));
         }
         Ok(Self(by_room))
     }
@@ -93,7 +95,8 @@ impl Round<'_> {
             return Ok(self.account.of(room).iter().filter(wanted).filter_map(event).collect());
         }
         let data = self.syncs.users.account_data_of_room(self.user(), room, self.now.pos)?;
-        Ok(data.iter().filter(wanted).filter_map(event).collect())
+        let there = data.iter().filter(|(_, content)| !is_deleted(content));
+        Ok(there.filter(wanted).filter_map(event).collect())
     }
 
     /// Whether the user wants no invites at all.
@@ -106,6 +109,12 @@ impl Round<'_> {
         let action = content.and_then(|content| content.default_action);
         Ok(action.as_deref() == Some("block"))
     }
+}
+
+/// Whether a piece says that it has been deleted: it is an empty object (MSC3391). Clients that
+/// never knew it need not be told.
+fn is_deleted(content: &Bytes) -> bool {
+    content.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"{}")
 }
 
 fn wants(filter: &Filter, kind: &str) -> bool {

@@ -61,7 +61,7 @@ pub struct TransactionEntry {
 
 impl Stored for TransactionEntry {}
 
-/// A piece of account data; the content is the entry's body.
+/// A piece of account data; the content is the entry's body. Without a body the piece was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountDataEntry {
     /// When it was last changed.
@@ -97,3 +97,36 @@ pub struct ReceiptEntry {
 }
 
 impl Stored for ReceiptEntry {}
+
+/// What a user wants to hear of a thread (MSC4306).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subscription {
+    /// The user has subscribed to the thread.
+    Manual,
+    /// A client has, since the user was mentioned there.
+    Automatic,
+    /// The user has unsubscribed.
+    Ended,
+}
+
+/// A user's subscription to a thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadSubscriptionEntry {
+    /// What it is now.
+    pub subscription: Subscription,
+    /// Since when.
+    pub pos: StreamPos,
+}
+
+impl Stored for ThreadSubscriptionEntry {}
+
+/// Which thread a user's subscription has changed for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadSubscriptionFeedEntry {
+    /// The room.
+    pub room: RoomNum,
+    /// The thread's root.
+    pub root: String,
+}
+
+impl Stored for ThreadSubscriptionFeedEntry {}

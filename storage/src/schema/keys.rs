@@ -53,6 +53,10 @@ keyspaces! {
     RECEIPT = b'r';
     /// A room's receipts in the order of change.
     RECEIPT_FEED = b'p';
+    /// Threads that a user has subscribed to or left.
+    THREAD_SUBSCRIPTION = b'Q';
+    /// A user's thread subscriptions in the order of change.
+    THREAD_SUBSCRIPTION_FEED = b'q';
     /// Stored filters.
     FILTER = b'F';
     /// Room aliases of this server.
@@ -338,6 +342,24 @@ pub fn receipt(room: RoomNum, user: &str, receipt_type: &str, thread: &str) -> B
 #[must_use]
 pub fn receipt_feed(room: RoomNum, pos: StreamPos) -> Bytes {
     KeyBuilder::new(RECEIPT_FEED).number(room.0).number(pos.0).build()
+}
+
+/// [`THREAD_SUBSCRIPTION`]
+#[must_use]
+pub fn thread_subscription(user: &str, room: RoomNum, root: &str) -> Bytes {
+    KeyBuilder::new(THREAD_SUBSCRIPTION).text(user).number(room.0).text(root).build()
+}
+
+/// The common start of a user's [`THREAD_SUBSCRIPTION`] keys.
+#[must_use]
+pub fn thread_subscriptions_of(user: &str) -> Bytes {
+    KeyBuilder::new(THREAD_SUBSCRIPTION).text(user).build()
+}
+
+/// [`THREAD_SUBSCRIPTION_FEED`]
+#[must_use]
+pub fn thread_subscription_feed(user: &str, pos: StreamPos) -> Bytes {
+    KeyBuilder::new(THREAD_SUBSCRIPTION_FEED).text(user).number(pos.0).build()
 }
 
 /// [`FILTER`]

@@ -80,7 +80,8 @@ impl<'a> Hostile<'a> {
         match variable {
             "room_id" | "room_id_or_alias" => self.room.clone(),
             "user_id" => self.user.id.clone(),
-            "event_id" => self.event.clone(),
+            "event_id" | "thread_root" => self.event.clone(),
+            "kind" if operation.template.contains("/pushrules/") => "content".to_owned(),
             "event_type" if operation.template.contains("/state/") => "m.room.topic".to_owned(),
             "event_type" if operation.template.contains("account_data") => "org.example".to_owned(),
             "event_type" => "m.room.message".to_owned(),

@@ -34,6 +34,14 @@ pub(super) struct Operation {
     pub(super) again: bool,
 }
 
+const ACCOUNT_DATA: &str =
+    "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{event_type}";
+const ROOM_ACCOUNT_DATA: &str = "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/\
+    {room_id}/account_data/{event_type}";
+const SUBSCRIPTION: &str = "/_matrix/client/unstable/io.element.msc4306/rooms/{room_id}/thread/\
+    {thread_root}/subscription";
+const SUBSCRIPTIONS: &str = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions";
+
 /// Endpoints that are in no definition: method, path, whether a token is asked for, a body.
 fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
     let register = json!({ "nonce": "0", "username": "x", "password": "y", "mac": "00",
@@ -50,6 +58,12 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         ("POST", delayed_one, false, json!({ "action": "cancel" })),
         ("POST", delayed_act, false, Value::Null),
         ("GET", validity, false, Value::Null),
+        ("DELETE", ACCOUNT_DATA, true, Value::Null),
+        ("DELETE", ROOM_ACCOUNT_DATA, true, Value::Null),
+        ("GET", SUBSCRIPTION, true, Value::Null),
+        ("PUT", SUBSCRIPTION, true, json!({ "automatic": "$event" })),
+        ("DELETE", SUBSCRIPTION, true, Value::Null),
+        ("GET", SUBSCRIPTIONS, true, Value::Null),
         ("GET", "/_synapse/admin/v1/register", false, Value::Null),
         ("POST", "/_synapse/admin/v1/register", false, register),
     ]
