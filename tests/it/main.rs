@@ -12,6 +12,7 @@ mod delayed;
 mod errors;
 mod garbage;
 mod harness;
+mod limits;
 mod maintenance;
 mod owned_state;
 mod registration;

@@ -32,6 +32,7 @@ fn in_thread(user: &User, room: &str, root: &str) -> String {
     user.send(room, "m.room.message", content).event_id()
 }
 
+// Checklist 4.10
 #[test]
 fn a_message_and_its_count_come_together() {
     let server = Server::start();
@@ -51,6 +52,7 @@ fn a_message_and_its_count_come_together() {
     assert_eq!(count(&alice, &room), 0, "one's own words do not count");
 }
 
+// Checklist 9.3
 #[test]
 fn the_receipt_that_is_farther_counts() {
     let server = Server::start();
@@ -91,6 +93,7 @@ fn mentions_are_highlighted_and_redacted_messages_forgotten() {
     assert_eq!(unread(&alice, &room, false), (json!(1), json!(0), Value::Null));
 }
 
+// Checklist 4.11, 9.1
 #[test]
 fn threads_are_counted_apart_for_those_who_ask() {
     let server = Server::start();
