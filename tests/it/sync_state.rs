@@ -180,3 +180,23 @@ fn full_state_comes_at_once_and_does_not_repeat_the_timeline() {
         assert!(types(&state).contains(&kind), "{kind} in {state:?}");
     }
 }
+
+#[test]
+fn a_timeline_does_not_undo_a_change_that_it_does_not_show() {
+    let server = Server::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    let room = alice.create_room(json!({ "preset": "public_chat", "topic": "Old" })).room_id();
+    let hidden = json!({ "history_visibility": "joined" });
+    alice.set_state(&room, "m.room.history_visibility", "", hidden).ok();
+    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "New" })).ok();
+    bob.join(&room).ok();
+    let answer =
+        bob.sync(Ask::initial().filter(json!({ "room": { "timeline": { "limit": 50 } } })));
+    let answer = answer.ok();
+    let mut all = answer.state_before(&room);
+    all.extend(answer.timeline(&room));
+    // The old topic was said when all could read it, the new one when only members could.
+    let topic = all.iter().rfind(|event| event["type"] == "m.room.topic").unwrap();
+    assert_eq!(topic["content"]["topic"], "New");
+    assert_eq!(answer["rooms"]["join"][&room]["timeline"]["limited"], true);
+}

@@ -47,6 +47,9 @@ impl Round<'_> {
         timeline.limited |= window.has_gap();
         let mut room = JoinedRoom::new();
         let end = relation.at.state_after;
+        if !ask.state_after {
+            self.cut_stale_state(&mut timeline, end)?;
+        }
         let span = self.span(relation, &window, end, &timeline)?;
         let changed = self.changed(&span)?;
         let heroes = if window.whole || self.changes_summary(&changed)? {

@@ -79,6 +79,9 @@ impl Round<'_> {
         let mut timeline = self.timeline(&mut reader, window.low, left)?;
         timeline.limited |= window.has_gap();
         let end = view.room_at(num, left)?.map_or(StateRoot::EMPTY, |(_, at)| at.state_after);
+        if !ask.state_after {
+            self.cut_stale_state(&mut timeline, end)?;
+        }
         let span = self.span(relation, window, end, &timeline)?;
         let changed = self.changed(&span)?;
         let mut room = LeftRoom::new();
