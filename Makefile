@@ -4,18 +4,20 @@
 VENV := target/venv
 PYTHON := $(VENV)/bin/python
 REQUIREMENTS := tests/python/requirements.txt
+NODE := target/js
 CONFIG := config/parlour.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python check tidy bench coverage clean-venv
+.PHONY: help run test test-rust test-python test-js check tidy bench coverage clean-venv
 
 help:
 	@echo "make run       build and start a server on 127.0.0.1:8008, data in ./data"
 	@echo "make test      all tests, Rust and Python"
 	@echo "make check     formatting, lints, and the rules of the house"
+	@echo "make test-js   matrix-js-sdk against this server; needs Node.js and npm"
 	@echo "make tidy      the rules of the house alone"
 	@echo "make bench     the benchmarks"
-	@echo "make coverage  which operations of the specification the last tests have seen"
+	@echo "make coverage  what of the specification the last tests have seen, and what is missing"
 
 run:
 	cargo build --release --locked --bin parlour
@@ -39,6 +41,19 @@ test-python: $(VENV)/installed
 	cargo test --workspace --locked --no-run --quiet
 	TEST_BINARY=$(CURDIR)/target/debug/parlour PYTHONDONTWRITEBYTECODE=1 \
 		$(PYTHON) -m pytest tests/python
+
+# Node looks for packages above the file that asks for them, so the tests run where those are.
+test-js: $(NODE)/installed
+	cargo test --workspace --locked --no-run --quiet
+	cp tests/js/*.mjs $(NODE)
+	cd $(NODE) && TEST_BINARY=$(CURDIR)/target/debug/parlour \
+		node --test --test-reporter=tap client.test.mjs
+
+$(NODE)/installed: tests/js/package.json tests/js/package-lock.json
+	mkdir -p $(NODE)
+	cp tests/js/package.json tests/js/package-lock.json $(NODE)
+	npm --prefix $(NODE) ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
 
 $(VENV)/installed: $(REQUIREMENTS)
 	python3 -m venv $(VENV)

@@ -158,7 +158,7 @@ impl From<AliasError> for ApiError {
     fn from(error: AliasError) -> Self {
         match error {
             AliasError::Taken => bad_request(ErrorCode::RoomInUse, error),
-            AliasError::TooMany => bad_request(ErrorCode::ResourceLimitExceeded, error),
+            AliasError::TooMany => bad_request(ErrorCode::InvalidParam, error),
             AliasError::User(error) => error.into(),
         }
     }

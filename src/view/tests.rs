@@ -236,6 +236,7 @@ fn check(view: &View, room: &OwnedRoomId, story: &[Known], limit: usize) {
     }
 }
 
+// Checklist 6.1, 6.2, 6.3
 #[test]
 fn visibility_and_pages_follow_the_specification() {
     let system = System::new();

@@ -33,6 +33,13 @@ pub(crate) fn body(method: &str, template: Option<&str>, answer: &Answer) {
         let code = answer.body["errcode"].as_str().unwrap_or_default();
         let text = answer.body["error"].as_str().unwrap_or_default();
         assert!(!code.is_empty() && !text.is_empty(), "{}: {}", answer.asked, answer.body);
+        let needs = match code {
+            "M_RESOURCE_LIMIT_EXCEEDED" => Some("admin_contact"),
+            "M_USER_LIMIT_EXCEEDED" => Some("info_uri"),
+            _ => None,
+        };
+        let has = |key: &str| answer.body[key].is_string();
+        assert!(needs.is_none_or(has), "{}: {}", answer.asked, answer.body);
     }
     let is_sync = template.is_some_and(|path| path.ends_with("/v3/sync"));
     if method == "GET" && is_sync && answer.status == 200 {

@@ -116,7 +116,7 @@ pub(crate) fn check(method: &str, path: &str, status: u16, body: &Value) -> Opti
         check_unknown(method, path, status, body);
         return None;
     };
-    coverage::saw(method, &template.path, status);
+    coverage::saw(method, &template.path, status, body);
     let listed = &operation["responses"][status.to_string()];
     let schema = &listed["content"]["application/json"]["schema"];
     if schema.is_null() {

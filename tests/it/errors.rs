@@ -1,12 +1,18 @@
 //! What a client gets for what the server refuses. The harness checks CORS and the shape of
 //! every answer besides.
 
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
 use serde_json::json;
 
 use crate::common::{Server, path};
 
 const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
 
+// Checklist 1.2
 #[test]
 fn unknown_paths_are_not_found() {
     let server = Server::start();
@@ -26,6 +32,7 @@ fn unknown_paths_are_not_found() {
     }
 }
 
+// Checklist 1.2
 #[test]
 fn known_paths_refuse_wrong_methods() {
     let server = Server::start();
@@ -41,6 +48,7 @@ fn known_paths_refuse_wrong_methods() {
     }
 }
 
+// Checklist 1.6
 #[test]
 fn preflights_are_answered_everywhere() {
     let server = Server::start();
@@ -51,6 +59,7 @@ fn preflights_are_answered_everywhere() {
     }
 }
 
+// Checklist 1.3, 1.12
 #[test]
 fn tokens_are_asked_for_and_looked_up() {
     let server = Server::start();
@@ -63,6 +72,7 @@ fn tokens_are_asked_for_and_looked_up() {
     assert_eq!(server.http.get(&in_query).ok()["user_id"], alice.id.as_str());
 }
 
+// Checklist 1.1, 1.5
 #[test]
 fn bodies_that_are_not_json_are_told_from_bad_json() {
     let server = Server::start();
@@ -129,6 +139,7 @@ fn parameters_are_checked() {
     assert!(matches!(alice.http.get(&not_a_room).status, 400 | 403 | 404));
 }
 
+// Checklist 6.4
 #[test]
 fn strangers_learn_nothing_about_rooms() {
     let server = Server::start();
@@ -161,4 +172,76 @@ fn a_body_in_which_everything_is_optional_may_be_left_out() {
     ] {
         bob.http.send("POST", &path, b"").ok();
     }
+}
+
+// Checklist 1.4
+#[test]
+fn json_is_read_without_a_content_type_and_logouts_have_no_body() {
+    let server = Server::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    let mut connection = TcpStream::connect(server.base().trim_start_matches("http://")).unwrap();
+    let body = r#"{"name":"Untyped"}"#;
+    let request = format!(
+        "POST /_matrix/client/v3/createRoom HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+        alice.token,
+        body.len(),
+    );
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("room_id"), "{answer}");
+    alice.http.send("POST", "/_matrix/client/v3/logout", b"").ok();
+    alice.http.get(WHOAMI).refused(401, "M_UNKNOWN_TOKEN");
+    bob.http.send("POST", "/_matrix/client/v3/logout/all", b"").ok();
+    bob.http.get(WHOAMI).refused(401, "M_UNKNOWN_TOKEN");
+}
+
+// Checklist 1.9
+#[test]
+fn versions_are_told_to_everybody() {
+    let server = Server::start();
+    let alice = server.user("alice");
+    for client in [&server.http, &alice.http] {
+        let versions = client.get("/_matrix/client/versions").ok();
+        assert!(versions["versions"].as_array().unwrap().contains(&json!("v1.19")));
+    }
+}
+
+// Checklist 1.11
+#[test]
+fn segments_of_a_path_are_decoded_once() {
+    let server = Server::start();
+    let alice = server.user("alice");
+    let room = alice.create_room(json!({ "room_version": "3" })).room_id();
+    // Event ids of this version are in the alphabet of base64 that has these two.
+    for odd in ['/', '+'] {
+        let id = (0..100).map(|n| alice.say(&room, &n.to_string()).event_id());
+        let id = id.into_iter().find(|id| id.contains(odd)).unwrap();
+        assert_eq!(alice.room(&room, &path("event/{}", &[&id])).ok()["event_id"], id.as_str());
+    }
+    for key in ["a/b", "a%2Fb", "50%", "#+ ?", "\u{e9}"] {
+        alice.set_state(&room, "org.example", key, json!({ "key": key })).ok();
+        assert_eq!(alice.state(&room, "org.example", key).ok()["key"], key);
+    }
+    let alias = "#odd/+%25:localhost";
+    let at = path("/_matrix/client/v3/directory/room/{}", &[alias]);
+    alice.http.put(&at, &json!({ "room_id": room })).ok();
+    assert_eq!(server.http.get(&at).ok()["room_id"], room.as_str());
+}
+
+#[test]
+fn the_well_known_file_is_there_if_the_server_knows_its_address() {
+    let well_known = "/.well-known/matrix/client";
+    Server::start().http.get(well_known).refused(404, "M_NOT_FOUND");
+    let url = "https://matrix.example.org";
+    let server = Server::start_with(&[("PARLOUR_SERVER__PUBLIC_URL", url)]);
+    assert_eq!(server.http.get(well_known).ok()["m.homeserver"]["base_url"], url);
+}
+
+#[test]
+fn an_alias_that_is_none_is_named() {
+    let server = Server::start();
+    let at = path("/_matrix/client/v3/directory/room/{}", &["no alias"]);
+    server.http.get(&at).refused(400, "M_INVALID_PARAM");
 }

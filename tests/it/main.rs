@@ -13,6 +13,7 @@ mod delayed;
 mod errors;
 mod garbage;
 mod harness;
+mod limits;
 mod maintenance;
 mod notifications;
 mod owned_state;

@@ -161,6 +161,7 @@ fn power_decides_who_may_do_what() {
     bob.set_state(&room, "org.example", &alice.id, foreign).refused(403, "M_FORBIDDEN");
 }
 
+// Checklist 1.10
 #[test]
 fn state_is_read_in_all_its_forms() {
     let server = Server::start();
@@ -186,6 +187,7 @@ fn state_is_read_in_all_its_forms() {
     );
 }
 
+// Checklist 2.1
 #[test]
 fn a_transaction_id_counts_once_per_device_and_room() {
     let server = Server::start();
@@ -255,6 +257,7 @@ fn the_context_of_an_event_has_what_stands_around_it() {
     );
 }
 
+// Checklist 7.8
 #[test]
 fn redaction_takes_the_content_away_everywhere() {
     let server = Server::start();
@@ -270,6 +273,7 @@ fn redaction_takes_the_content_away_everywhere() {
     assert!(!page.body["chunk"].to_string().contains("regretted"), "{}", page.body);
 }
 
+// Checklist 6.1, 6.3
 #[test]
 fn history_is_shown_to_those_who_may_see_it() {
     let server = Server::start();

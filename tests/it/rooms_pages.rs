@@ -39,6 +39,7 @@ fn pages_go_on_behind_what_is_invisible() {
     assert!(last["end"].is_null(), "{}", last.body);
 }
 
+// Checklist 4.14
 #[test]
 fn a_page_has_two_ends() {
     let server = Server::start();
@@ -75,6 +76,7 @@ fn a_page_has_two_ends() {
     assert!(all["end"].is_null(), "{}", all.body);
 }
 
+// Checklist 4.14
 #[test]
 fn tokens_of_sync_and_of_messages_fit_together() {
     let server = Server::start();

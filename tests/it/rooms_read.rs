@@ -133,6 +133,7 @@ fn what_is_world_readable_is_read_by_strangers() {
     assert_eq!(said(&pages(&eve, &room, "messages?dir=f&limit=2")), ["open"]);
 }
 
+// Checklist 6.5
 #[test]
 fn who_left_sees_the_room_as_it_was_then() {
     let server = Server::start();
@@ -268,6 +269,7 @@ fn joined_members_have_names_and_faces() {
     bob.room(&room, "joined_members").refused(403, "M_FORBIDDEN");
 }
 
+// Checklist 2.3, 4.15
 #[test]
 fn unsigned_tells_each_reader_its_own_part() {
     let server = Server::start();
@@ -301,6 +303,7 @@ fn unsigned_tells_each_reader_its_own_part() {
     assert!(page.iter().all(|event| event["room_id"] == room.as_str()), "{page:?}");
 }
 
+// Checklist 7.6, 7.8
 #[test]
 fn redactions_show_what_they_redact_in_both_places() {
     let server = Server::start();

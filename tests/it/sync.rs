@@ -107,6 +107,7 @@ fn invites_joins_and_leaves_are_seen() {
     assert!(!after.body.to_string().contains("without bob"), "{}", after.body);
 }
 
+// Checklist 4.2
 #[test]
 fn a_long_gap_is_limited_and_can_be_filled() {
     let server = Server::start();
@@ -132,6 +133,7 @@ fn a_long_gap_is_limited_and_can_be_filled() {
     assert_eq!(older, sent[..sent.len() - 5]);
 }
 
+// Checklist 2.3
 #[test]
 fn the_sender_finds_its_transaction_id_and_nobody_else_does() {
     let server = Server::start();

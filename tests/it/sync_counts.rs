@@ -93,7 +93,7 @@ fn mentions_are_highlighted_and_redacted_messages_forgotten() {
     assert_eq!(unread(&alice, &room, false), (json!(1), json!(0), Value::Null));
 }
 
-// Checklist 9.1, 9.4
+// Checklist 4.11, 9.1, 9.4
 #[test]
 fn threads_are_counted_apart_for_those_who_ask() {
     let server = Server::start();

@@ -32,6 +32,7 @@ fn state_after(answer: &Answer, room: &str) -> Option<Vec<Value>> {
     Some(section.get("events").and_then(Value::as_array).cloned().unwrap_or_default())
 }
 
+// Checklist 4.4
 #[test]
 fn lazy_loading_sends_those_who_speak_and_oneself() {
     let server = Server::start();
@@ -64,6 +65,7 @@ fn lazy_loading_sends_those_who_speak_and_oneself() {
     assert_eq!(members(&third.state_before(&room)), sorted(&[&dave]));
 }
 
+// Checklist 4.4, 4.5
 #[test]
 fn lazy_loading_keeps_heroes_and_changes_in_a_gap() {
     let server = Server::start();
@@ -90,6 +92,7 @@ fn lazy_loading_keeps_heroes_and_changes_in_a_gap() {
     assert!(quiet["rooms"]["join"][&room]["summary"].is_null(), "it has not changed");
 }
 
+// Checklist 4.5
 #[test]
 fn heroes_are_the_first_five_others_or_those_who_left() {
     let server = Server::start();
@@ -110,6 +113,7 @@ fn heroes_are_the_first_five_others_or_those_who_left() {
     assert_eq!(heroes(&users[0]), json!(ids[1..6]));
 }
 
+// Checklist 4.1
 #[test]
 fn state_after_is_the_state_at_the_end() {
     let server = Server::start();
@@ -162,6 +166,7 @@ fn state_that_the_timeline_does_not_show_is_not_lost() {
     assert_eq!(answer.timeline(&room)[0]["content"]["topic"], "Second");
 }
 
+// Checklist 4.6
 #[test]
 fn full_state_comes_at_once_and_does_not_repeat_the_timeline() {
     let server = Server::start();
@@ -174,4 +179,24 @@ fn full_state_comes_at_once_and_does_not_repeat_the_timeline() {
     for kind in ["m.room.create", "m.room.name", "m.room.member", "m.room.power_levels"] {
         assert!(types(&state).contains(&kind), "{kind} in {state:?}");
     }
+}
+
+#[test]
+fn a_timeline_does_not_undo_a_change_that_it_does_not_show() {
+    let server = Server::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    let room = alice.create_room(json!({ "preset": "public_chat", "topic": "Old" })).room_id();
+    let hidden = json!({ "history_visibility": "joined" });
+    alice.set_state(&room, "m.room.history_visibility", "", hidden).ok();
+    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "New" })).ok();
+    bob.join(&room).ok();
+    let answer =
+        bob.sync(Ask::initial().filter(json!({ "room": { "timeline": { "limit": 50 } } })));
+    let answer = answer.ok();
+    let mut all = answer.state_before(&room);
+    all.extend(answer.timeline(&room));
+    // The old topic was said when all could read it, the new one when only members could.
+    let topic = all.iter().rfind(|event| event["type"] == "m.room.topic").unwrap();
+    assert_eq!(topic["content"]["topic"], "New");
+    assert_eq!(answer["rooms"]["join"][&room]["timeline"]["limited"], true);
 }

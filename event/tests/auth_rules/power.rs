@@ -32,6 +32,7 @@ fn only_members_send() {
     }
 }
 
+// Checklist 14.8
 #[test]
 fn required_power() {
     for v in 1..=12 {

@@ -25,13 +25,15 @@ pub(super) struct Window {
     pub(super) whole: bool,
     /// Whether the client knows the room at all.
     pub(super) known: bool,
+    /// Whether the user has been away: what happened until then may have been told already.
+    pub(super) was_away: bool,
 }
 
 impl Window {
-    /// Whether something may be missing before the timeline, however short that is: the user was
-    /// in the room before, and events from between may have been left out.
+    /// Whether the timeline does not continue what the client has, however short it is: the user
+    /// was in the room before, or was sent away, and events from between may have been left out.
     pub(super) fn has_gap(&self) -> bool {
-        self.whole && !self.known && self.low.is_some()
+        self.was_away && !self.known
     }
 }
 
@@ -45,6 +47,9 @@ impl Round<'_> {
         timeline.limited |= window.has_gap();
         let mut room = JoinedRoom::new();
         let end = relation.at.state_after;
+        if !ask.state_after {
+            self.cut_stale_state(&mut timeline, end)?;
+        }
         let span = self.span(relation, &window, end, &timeline)?;
         let changed = self.changed(&span)?;
         let heroes = if window.whole || self.changes_summary(&changed)? {
@@ -85,10 +90,11 @@ impl Round<'_> {
     fn window(&self, relation: &Relation) -> Result<Window, ViewError> {
         let (Some(since), Some(then)) = (self.since(), &relation.then) else {
             let base = StateRoot::EMPTY;
-            return Ok(Window { low: None, base, whole: true, known: false });
+            return Ok(Window { low: None, base, whole: true, known: false, was_away: false });
         };
         let (base, low) = (then.at.state_after, Some(since));
-        let continued = Window { low, base, whole: self.ask.full_state, known: true };
+        let whole = self.ask.full_state;
+        let continued = Window { low, base, whole, known: true, was_away: false };
         if !relation.is_news() {
             return Ok(continued);
         }
@@ -97,14 +103,14 @@ impl Round<'_> {
             let steps = self.view().steps(&relation.member, |step| Some(step.num) == known)?;
             let came_back = steps.iter().any(|step| step.membership != Membership::Join);
             return Ok(match came_back {
-                true => Window { whole: true, known: false, ..continued },
+                true => Window { whole: true, known: false, was_away: true, ..continued },
                 false => continued,
             });
         }
         // What was there before the user left for the last time has been sent then.
         let steps = self.view().steps(&relation.member, |_| false)?;
-        let low = last_departure(&steps);
-        Ok(Window { low, base: StateRoot::EMPTY, whole: true, known: false })
+        let (low, was_away) = (last_departure(&steps), was_away(&steps));
+        Ok(Window { low, base: StateRoot::EMPTY, whole: true, known: false, was_away })
     }
 
     fn count(&self, relation: &Relation, room: &mut JoinedRoom) -> Result<(), ViewError> {
@@ -118,6 +124,11 @@ impl Round<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether one of these memberships ended another one, of which the client may have been told.
+pub(super) fn was_away(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step.membership, Membership::Leave | Membership::Ban))
 }
 
 /// When the user ended the last join before the current one; memberships newest first.

@@ -5,7 +5,7 @@ use ruma::api::client::sync::sync_events::v3::{LeftRoom, State, StateEvents};
 
 use super::{
     Round,
-    joined::{Window, last_departure},
+    joined::{Window, last_departure, was_away},
     rooms::Relation,
 };
 use crate::view::{Fields, Reader, Seen, SyncToken, ViewError};
@@ -50,14 +50,16 @@ impl Round<'_> {
         let Some(ended) = ended.filter(|ended| !is_news || self.since() < Some(ended.pos)) else {
             return Ok(None);
         };
-        let low = joined.and_then(|index| last_departure(steps.get(index..)?));
-        let again = Window { low, base: StateRoot::EMPTY, whole: true, known: false };
+        let until_joined = joined.and_then(|index| steps.get(index..)).unwrap_or_default();
+        let (low, was_away) = (last_departure(until_joined), was_away(until_joined));
+        let again = Window { low, base: StateRoot::EMPTY, whole: true, known: false, was_away };
         let window = match (self.since(), &relation.then) {
             (Some(since), Some(then)) if was_joined => Window {
                 low: Some(since),
                 base: then.at.state_after,
                 whole: self.ask.full_state,
                 known: true,
+                was_away: false,
             },
             // All state once more, but of the events none that the client has.
             (since, _) if !is_news => Window { low: since, known: since.is_some(), ..again },
@@ -77,6 +79,9 @@ impl Round<'_> {
         let mut timeline = self.timeline(&mut reader, window.low, left)?;
         timeline.limited |= window.has_gap();
         let end = view.room_at(num, left)?.map_or(StateRoot::EMPTY, |(_, at)| at.state_after);
+        if !ask.state_after {
+            self.cut_stale_state(&mut timeline, end)?;
+        }
         let span = self.span(relation, window, end, &timeline)?;
         let changed = self.changed(&span)?;
         let mut room = LeftRoom::new();

@@ -1,8 +1,11 @@
 //! The newest events of a room, in the order in which they arrived.
 
-use std::ops::Bound;
+use std::{collections::HashSet, ops::Bound};
 
-use parlour_event::{EventNum, StateKeyNum, StreamPos};
+use parlour_event::{
+    EventNum, StateKeyNum, StreamPos,
+    state::{ReadState as _, StateRoot},
+};
 use parlour_storage::{
     Direction,
     schema::{StoredEvent, TimelineEntry},
@@ -105,6 +108,29 @@ impl Round<'_> {
         }
         timeline.events.reverse();
         Ok(timeline)
+    }
+
+    /// Begins the timeline later where it would tell of a state that a newer event has replaced
+    /// which it does not show: applied after the `state` section, the older would win.
+    pub(super) fn cut_stale_state(
+        &self,
+        timeline: &mut Timeline,
+        end: StateRoot,
+    ) -> Result<(), ViewError> {
+        let mut told = HashSet::new();
+        for index in (0..timeline.events.len()).rev() {
+            let Shown { num, pos, state_key, .. } = timeline.events[index];
+            let Some(key) = state_key.filter(|key| told.insert(*key)) else { continue };
+            let current = self.view().nodes.get(end, key)?.filter(|current| *current != num);
+            let Some(current) = current.filter(|current| !timeline.has(*current)) else { continue };
+            if self.view().store.event_meta(current)?.is_some_and(|meta| meta.pos > pos) {
+                timeline.events.drain(..=index);
+                timeline.limited = true;
+                timeline.before = Some(pos);
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn limit(&self) -> usize {

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{kinds, put_alias};
 use crate::common::{Server, User, fresh_txn, path};
 
+// Checklist 2.1
 #[test]
 fn a_transaction_is_done_once_for_its_device_and_endpoint() {
     let mut server = Server::start();
@@ -36,6 +37,7 @@ fn a_transaction_is_done_once_for_its_device_and_endpoint() {
     alice.send_as(&room, "m.room.message", &long, text("a")).refused(400, "M_INVALID_PARAM");
 }
 
+// Checklist 7.1
 #[test]
 fn only_members_can_send_and_only_what_an_event_can_hold() {
     let server = Server::start();
@@ -64,6 +66,7 @@ fn only_members_can_send_and_only_what_an_event_can_hold() {
     assert_ne!(event["origin_server_ts"], 5);
 }
 
+// Checklist 7.6
 #[test]
 fn redactions_need_an_event_of_the_room_and_power_over_it() {
     let server = Server::start();
@@ -100,6 +103,7 @@ fn redactions_need_an_event_of_the_room_and_power_over_it() {
     }
 }
 
+// Checklist 1.10, 2.4
 #[test]
 fn state_can_be_set_in_all_forms_of_the_path() {
     let server = Server::start();

@@ -62,6 +62,7 @@ fn receipts_are_for_events_that_the_reader_can_see() {
     bob.http.send("POST", &at, b"{").refused(400, "M_NOT_JSON");
 }
 
+// Checklist 9.4
 #[test]
 fn a_receipts_thread_is_one_that_its_event_is_in() {
     let server = Server::start();
@@ -107,6 +108,7 @@ fn a_receipts_thread_is_one_that_its_event_is_in() {
     receipt(&alice, &room, "m.fully_read", &root, threaded).refused(400, "M_INVALID_PARAM");
 }
 
+// Checklist 9.5
 #[test]
 fn read_markers_are_set_together_or_not_at_all() {
     let server = Server::start();

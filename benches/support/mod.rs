@@ -1,0 +1,159 @@
+//! A server in a process of its own, and a client as thin as can be: a thread and a kept-alive
+//! connection per user, no parsing but of the status and the length, since it shares the machine
+//! with the server.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+/// Real time.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A server that ends with the benchmark.
+pub(crate) struct Server {
+    child: Option<Child>,
+    pub(crate) address: SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// A server of this name on an empty data directory.
+    pub(crate) fn start(name: &str) -> Self {
+        let dir = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir()).expect("folder");
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("its address");
+        drop(free);
+        let config = format!(
+            "[server]\nname = \"{name}\"\ndata_dir = {:?}\ntest_mode = true\n\
+             [[listeners]]\naddress = \"127.0.0.1\"\nport = {}\napis = [\"client\"]\n\
+             [registration]\nmode = \"open\"\n[log]\nlevel = \"warn\"\n",
+            dir.path().join("data"),
+            address.port(),
+        );
+        fs::write(dir.path().join("parlour.toml"), config).expect("configuration");
+        let mut server = Self { child: None, address, dir };
+        server.launch();
+        server
+    }
+
+    /// Starts the process on the data that are there.
+    pub(crate) fn launch(&mut self) {
+        // Another build of the server can be measured beside this one, in the same run of the machine.
+        let ours = env!("CARGO_BIN_EXE_parlour").into();
+        let binary = std::env::var_os("BENCH_BINARY").unwrap_or(ours);
+        let child = Command::new(binary)
+            .args(["serve", "--config"])
+            .arg(self.dir.path().join("parlour.toml"))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        self.child = Some(child);
+        while TcpStream::connect(self.address).is_err() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends the process; the data stay.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Where the data are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// CPU time of the server so far, from the kernel's clock ticks of 10 ms.
+    pub(crate) fn cpu(&self) -> Duration {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("procfs");
+        let after_name = stat.rsplit_once(')').expect("name in brackets").1;
+        let fields: Vec<_> = after_name.split_whitespace().collect();
+        let ticks = |index: usize| fields[index].parse::<u64>().expect("a number");
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A kept-alive connection.
+pub(crate) struct Connection {
+    stream: BufReader<TcpStream>,
+    pub(crate) token: String,
+}
+
+impl Connection {
+    /// A connection with this access token.
+    pub(crate) fn open(address: SocketAddr, token: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("connection");
+        stream.set_nodelay(true).expect("no delay");
+        Self { stream: BufReader::new(stream), token: token.to_owned() }
+    }
+
+    /// Asks, and reads the JSON of a successful answer.
+    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &str) -> Value {
+        serde_json::from_slice(&self.ask_raw(method, path, body)).expect("JSON")
+    }
+
+    /// The same without reading the JSON.
+    pub(crate) fn ask_raw(&mut self, method: &str, path: &str, body: &str) -> Vec<u8> {
+        let request = format!(
+            "{method} /_matrix/client/v3/{path} HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.token,
+            body.len(),
+        );
+        self.stream.get_mut().write_all(request.as_bytes()).expect("written");
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("status");
+        let ok = line.contains(" 200 ");
+        let mut length = 0;
+        loop {
+            line.clear();
+            self.stream.read_line(&mut line).expect("header");
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().expect("length");
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).expect("body");
+        assert!(ok, "{method} {path}: {}", String::from_utf8_lossy(&body));
+        body
+    }
+}
+
+/// A string in an answer.
+pub(crate) fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+/// A new user.
+pub(crate) fn register(address: SocketAddr, name: &str) -> Connection {
+    let mut connection = Connection::open(address, "");
+    let body =
+        json!({ "username": name, "password": "benchmark", "auth": { "type": "m.login.dummy" } });
+    let answer = connection.ask("POST", "register", &body.to_string());
+    Connection::open(address, &text(&answer, "access_token"))
+}
