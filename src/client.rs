@@ -17,6 +17,7 @@ pub mod login;
 pub mod members;
 pub mod membership;
 pub mod messages;
+pub mod openid;
 pub mod passwords;
 pub mod profile;
 mod reading;

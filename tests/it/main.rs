@@ -10,6 +10,8 @@ mod common;
 mod accounts;
 mod delayed;
 mod errors;
+mod federation_keys;
+mod federation_requests;
 mod garbage;
 mod harness;
 mod maintenance;
