@@ -1,5 +1,7 @@
 //! Puts the server together: the one place that knows every part.
 
+mod federation;
+
 use std::sync::Arc;
 
 use actix_web::{
@@ -10,6 +12,7 @@ use actix_web::{
 use parlour_actors::{Engine, EngineOptions, RoomLimits, Rooms};
 use parlour_storage::StoreOptions;
 
+use self::federation::Network;
 use crate::{
     admin,
     client::{
@@ -64,15 +67,42 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let engine = start_engine(&boot).await?;
     let view = View::of(&engine, boot.env.clock.clone());
     let counts = UnreadCounts::new(engine.users.clone());
+    let network = Network::start(&boot, &engine)?;
+    let profiles = Arc::new(profiles(&boot, &engine, &network));
+    let aliases = Arc::new(aliases(&boot, &engine, &view, &network));
     let routes = discovery_routes(&boot)
         .and(account_routes(&boot, &engine)?)
+        .and(profile::routes(profiles.clone()))
+        .and(aliases::routes(aliases.clone()))
         .and(reading_routes(&view))
         .and(writing_routes(&boot, &engine, &view))
         .and(notice_routes(&engine, &view, &counts))
+        .and(network.routes(&boot, &engine, profiles, aliases))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
         .and(metrics_routes(boot.metrics.clone(), Some(engine.rooms.clone())));
-    let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes);
-    Ok(service.on_stop(move || async move { engine.stop().await }))
+    let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes)
+        .servers(Arc::new(network.auth(&boot)));
+    Ok(service.on_stop(move || async move {
+        network.stop();
+        engine.stop().await;
+    }))
+}
+
+fn profiles(boot: &Boot, engine: &Engine, network: &Network) -> ProfileContext {
+    ProfileContext {
+        users: engine.users.clone(),
+        server_name: boot.config.server.name.clone(),
+        remote: network.client.clone(),
+    }
+}
+
+fn aliases(boot: &Boot, engine: &Engine, view: &View, network: &Network) -> AliasContext {
+    AliasContext {
+        directory: engine.directory.clone(),
+        view: view.clone(),
+        server_name: boot.config.server.name.clone(),
+        remote: network.client.clone(),
+    }
 }
 
 /// What clients ask before they know anything else.
@@ -102,7 +132,6 @@ fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
     Ok(register::routes(Arc::new(register))
         .and(login::routes(Arc::new(login)))
         .and(account::routes())
-        .and(profile::routes(Arc::new(ProfileContext { users: users.clone(), server_name })))
         .and(account_data::routes(Arc::new(AccountDataContext { users: users.clone(), store })))
         .and(filters::routes(Arc::new(FilterContext { users })))
         .and(capabilities::routes(Arc::new(CapabilitiesContext { default_room_version })))
@@ -173,7 +202,6 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         .and(delayed::routes(delayed))
         .and(typing::routes(Arc::new(typing)))
         .and(receipts::routes(Arc::new(ReceiptContext { users, view: view.clone() })))
-        .and(aliases::routes(Arc::new(AliasContext { directory, view, server_name })))
 }
 
 /// What an awake room takes, roughly: an actor, its extremities, and the parsed events that auth

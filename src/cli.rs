@@ -44,6 +44,8 @@ enum Command {
     Repair(RepairArgs),
     /// Build the index of a stopped server again from its log.
     Reindex(ConfigArgs),
+    /// Make a new key to sign events with, from the next start on. Old keys stay valid.
+    NewSigningKey(ConfigArgs),
     /// Print the default configuration, with comments, to begin your own with.
     GenerateConfig,
 }
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
             maintain(args.config.clone(), |config| maintenance::repair(config, &args))
         }
         Command::Reindex(args) => maintain(args, maintenance::reindex),
+        Command::NewSigningKey(args) => maintain(args, maintenance::new_signing_key),
         Command::GenerateConfig => {
             print!("{}", config::DEFAULT);
             Ok(())
@@ -126,24 +129,30 @@ fn environment(config: &Config) -> Env {
     env
 }
 
-/// What tells the process to stop.
+/// What tells the process to do something.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Not a stop: certificates are read again.
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup? })
     }
 }
 
 async fn until_signal(mut running: Running, mut signals: Signals) -> std::io::Result<()> {
-    tokio::select! {
-        _ = signals.terminate.recv() => {}
-        _ = signals.interrupt.recv() => {}
-        () = running.ended() => return Err(std::io::Error::other("the server ended by itself")),
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => running.reload_certificates(),
+            () = running.ended() => return Err(std::io::Error::other("the server ended by itself")),
+        }
     }
     running.stop();
     Ok(())

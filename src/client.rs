@@ -18,6 +18,7 @@ pub mod members;
 pub mod membership;
 pub mod messages;
 pub mod notifications;
+pub mod openid;
 pub mod passwords;
 pub mod profile;
 pub mod push_rules;

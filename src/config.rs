@@ -5,15 +5,17 @@
 
 mod layers;
 mod raw;
+mod servers;
 mod validate;
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use parlour_actors::keyring::OldKey;
 use ruma::{OwnedServerName, RoomVersionId};
 use tracing_subscriber::filter::Targets;
 
-pub use self::layers::Source;
+pub use self::{layers::Source, servers::ServerFilter};
 use crate::{http::Api, limits::RateLimitConfig};
 
 /// The commented default, as it is shipped.
@@ -151,6 +153,16 @@ pub struct RoomsConfig {
 /// Other servers.
 #[derive(Debug, Clone)]
 pub struct FederationConfig {
+    /// Whether there are other servers at all.
+    pub enabled: bool,
+    /// What `/.well-known/matrix/server` says.
+    pub delegate_to: Option<OwnedServerName>,
+    /// Which servers are spoken to.
+    pub servers: ServerFilter,
+    /// Servers that are asked for the keys of those that don't answer.
+    pub trusted_key_servers: Vec<OwnedServerName>,
+    /// Keys with which this server signed once.
+    pub old_keys: Vec<OldKey>,
     /// PEM files with certificate authorities that are trusted besides the usual ones.
     pub extra_ca_files: Vec<PathBuf>,
     /// Private ranges that requests may go to.

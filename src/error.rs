@@ -61,6 +61,8 @@ constructors! {
     missing_param => BAD_REQUEST, MissingParam;
     /// 413 `M_TOO_LARGE`.
     too_large => PAYLOAD_TOO_LARGE, TooLarge;
+    /// 401 `M_UNAUTHORIZED`: a request of another server that it has not signed.
+    unauthorized => UNAUTHORIZED, Unauthorized;
     /// 401 `M_MISSING_TOKEN`.
     missing_token => UNAUTHORIZED, MissingToken;
 }

@@ -29,7 +29,10 @@ use ruma::api::Metadata;
 use serde::{Deserialize, de::DeserializeOwned};
 
 pub use self::{
-    auth::{Authenticator, Authenticators, BoxFuture, Caller, NoSessions, Scheme},
+    auth::{
+        Authenticator, Authenticators, BoxFuture, Caller, NoServers, NoSessions, Scheme,
+        ServerAuthenticator,
+    },
     dispatch::HttpShared,
     peer::Peer,
     router::{RouteError, Router},
@@ -61,7 +64,8 @@ where
 {
     /// The request itself.
     pub request: R,
-    /// Who asks: [`Caller`], `Option<Caller>` or `()`, as the request's metadata has it.
+    /// Who asks: [`Caller`], `Option<Caller>`, a server's name or `()`, as the request's metadata
+    /// has it.
     pub caller: <R::Authentication as Scheme>::Caller,
     /// What is known of the connection.
     pub meta: RequestMeta,

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod error;
+pub mod federation;
 pub mod http;
 pub mod limits;
 pub mod logging;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parlour_actors::env::Clock;
-use ruma::{OwnedUserId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 
 /// What a request costs; every route belongs to one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -28,15 +28,17 @@ pub enum RateClass {
     /// Everything else: generous, by user, or by address before there is a user.
     #[default]
     Other,
+    /// What other servers ask, by server and by address.
+    Federation,
     /// Never limited.
     Unlimited,
 }
 
 impl RateClass {
-    /// Whether the class counts addresses even when the user is known.
+    /// Whether the class counts addresses, before anything else is looked at.
     #[must_use]
     pub fn by_address(self) -> bool {
-        matches!(self, Self::Login | Self::Registration)
+        matches!(self, Self::Login | Self::Registration | Self::Federation)
     }
 }
 
@@ -66,6 +68,8 @@ pub struct RateLimitConfig {
     pub join: Rate,
     /// By user, else by address.
     pub other: Rate,
+    /// By server and by address.
+    pub federation: Rate,
 }
 
 impl RateLimitConfig {
@@ -76,6 +80,7 @@ impl RateLimitConfig {
             RateClass::Message => Some(self.message),
             RateClass::Join => Some(self.join),
             RateClass::Other => Some(self.other),
+            RateClass::Federation => Some(self.federation),
             RateClass::Unlimited => None,
         }
     }
@@ -87,6 +92,7 @@ pub struct RateLimits {
     config: RateLimitConfig,
     clock: Arc<dyn Clock>,
     users: Mutex<Buckets<OwnedUserId>>,
+    servers: Mutex<Buckets<OwnedServerName>>,
     addresses: Mutex<Buckets<IpAddr>>,
 }
 
@@ -99,6 +105,7 @@ impl RateLimits {
             config,
             clock,
             users: Mutex::new(Buckets::new(max_keys)),
+            servers: Mutex::new(Buckets::new(max_keys)),
             addresses: Mutex::new(Buckets::new(max_keys)),
         }
     }
@@ -109,6 +116,14 @@ impl RateLimits {
     /// How long to wait.
     pub fn check_user(&self, class: RateClass, user: &UserId) -> Result<(), Duration> {
         self.check(&self.users, class, || user.to_owned())
+    }
+
+    /// The same for another server.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn check_server(&self, class: RateClass, server: &ServerName) -> Result<(), Duration> {
+        self.check(&self.servers, class, || server.to_owned())
     }
 
     /// The same for the client's address; IPv6 addresses count by /64, which one host can have
@@ -201,6 +216,7 @@ mod tests {
             message: rate,
             join: Rate { per_second: 0.1, burst: 1 },
             other: rate,
+            federation: rate,
         };
         (RateLimits::new(config, Arc::clone(&clock) as Arc<dyn Clock>), clock)
     }

@@ -130,6 +130,14 @@ impl Metrics {
         register(&self.registry, IntCounter::new(format!("parlour_{name}"), help)?)
     }
 
+    /// Adds a metric that was made elsewhere, with the prefix `parlour_`.
+    ///
+    /// # Errors
+    /// The name is taken.
+    pub fn add<C: Collector + Clone + 'static>(&self, made: C) -> Result<C, prometheus::Error> {
+        register(&self.registry, made)
+    }
+
     /// Adds a gauge; the name gets the prefix `parlour_`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A running server: listeners, threads, start and stop. Nothing is global, so one process can
 //! run many.
 
+mod certificate;
 mod listen;
 
 use std::{
@@ -17,10 +18,14 @@ use std::{
 use parlour_actors::env::Env;
 use tokio::sync::{oneshot, watch};
 
-use self::listen::Bound;
+use self::{certificate::Certificate, listen::Bound};
 use crate::{
     config::Config,
-    http::{Api, Authenticator, Authenticators, BoxFuture, HttpShared, RouteError, Routes},
+    federation::outbound::transport::Transport,
+    http::{
+        Api, Authenticator, Authenticators, BoxFuture, HttpShared, NoServers, RouteError, Routes,
+        ServerAuthenticator,
+    },
     limits::RateLimits,
     metrics::Metrics,
 };
@@ -78,6 +83,9 @@ pub struct Boot {
     pub metrics: Metrics,
     /// Tells when the server stops.
     pub shutdown: Shutdown,
+    /// What carries requests to other servers, if not HTTPS: a simulated network, put here before
+    /// the server is assembled.
+    pub transport: Option<Arc<dyn Transport>>,
 }
 
 /// Tells when the server stops, so that what waits (long-polls) can answer at once.
@@ -100,7 +108,7 @@ impl Shutdown {
 
 /// What a server serves.
 pub struct Service {
-    authenticator: Arc<dyn Authenticator>,
+    authenticators: Authenticators,
     routes: Routes,
     on_stop: Option<Box<dyn FnOnce() -> BoxFuture<'static, ()>>>,
 }
@@ -112,10 +120,18 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Endpoints, and who may use them.
+    /// Endpoints, and who may use them: no other servers, so far.
     #[must_use]
-    pub fn new(authenticator: Arc<dyn Authenticator>, routes: Routes) -> Self {
-        Self { authenticator, routes, on_stop: None }
+    pub fn new(clients: Arc<dyn Authenticator>, routes: Routes) -> Self {
+        let authenticators = Authenticators { clients, servers: Arc::new(NoServers) };
+        Self { authenticators, routes, on_stop: None }
+    }
+
+    /// Other servers whose requests this one believes may use them, too.
+    #[must_use]
+    pub fn servers(mut self, servers: Arc<dyn ServerAuthenticator>) -> Self {
+        self.authenticators.servers = servers;
+        self
     }
 
     /// The endpoints.
@@ -150,6 +166,7 @@ pub struct Address {
 #[derive(Debug)]
 pub struct Running {
     addresses: Vec<Address>,
+    certificates: Vec<Arc<Certificate>>,
     metrics: Metrics,
     stop: watch::Sender<bool>,
     ended: Option<oneshot::Receiver<()>>,
@@ -168,12 +185,14 @@ where
 {
     let bound = listen::bind(&config.listeners)?;
     let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
+    let certificates = bound.iter().filter_map(|bound| bound.tls.clone()).collect();
     let metrics = Metrics::new()?;
     let (stop, stopping) = watch::channel(false);
     let (ready, is_ready) = mpsc::channel();
     let (end, ended) = oneshot::channel();
     let shutdown = Shutdown(stopping);
-    let boot = Boot { config: Arc::new(config), env, metrics: metrics.clone(), shutdown };
+    let boot =
+        Boot { config: Arc::new(config), env, metrics: metrics.clone(), shutdown, transport: None };
     let run = move || {
         let system = actix::System::new();
         system.block_on(run(boot, bound, assemble, ready));
@@ -188,7 +207,8 @@ where
     let thread = thread.map_err(StartError::Thread)?;
     match is_ready.recv() {
         Ok(Ok(())) => {
-            Ok(Running { addresses, metrics, stop, ended: Some(ended), thread: Some(thread) })
+            let (ended, thread) = (Some(ended), Some(thread));
+            Ok(Running { addresses, certificates, metrics, stop, ended, thread })
         }
         Ok(Err(error)) => {
             let _ = thread.join();
@@ -213,7 +233,7 @@ async fn run<F, Fut>(
     let shutdown = boot.shutdown.clone();
     let started = async {
         let service = assemble(boot.clone()).await?;
-        let shared = Arc::new(shared(&boot, service.authenticator));
+        let shared = Arc::new(shared(&boot, service.authenticators));
         let servers = listen::serve(bound, &service.routes, &shared, boot.config.threads.http)?;
         Ok((servers, service.on_stop))
     };
@@ -240,10 +260,10 @@ async fn run<F, Fut>(
     }
 }
 
-fn shared(boot: &Boot, clients: Arc<dyn Authenticator>) -> HttpShared {
+fn shared(boot: &Boot, authenticators: Authenticators) -> HttpShared {
     let config = &boot.config;
     HttpShared {
-        authenticators: Arc::new(Authenticators { clients }),
+        authenticators: Arc::new(authenticators),
         limits: Arc::new(RateLimits::new(config.rate_limits, Arc::clone(&boot.env.clock))),
         metrics: boot.metrics.clone(),
         clock: Arc::clone(&boot.env.clock),
@@ -266,6 +286,17 @@ impl Running {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Reads all certificates again, for the connections that come from now on. One that cannot be
+    /// used leaves the old one in its place.
+    pub fn reload_certificates(&self) {
+        for certificate in &self.certificates {
+            match certificate.reload() {
+                Ok(()) => tracing::info!("a certificate was read again"),
+                Err(error) => tracing::error!(%error, "going on with the old certificate"),
+            }
+        }
     }
 
     /// Begins the stop, and does not wait for its end.

@@ -7,13 +7,15 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use parlour::{
     assemble::assemble,
     config::{Config, Source},
+    federation::outbound::transport::{Limits, Transport, TransportError},
     http::Api,
     server::{self, Running, StartError},
 };
-use parlour_actors::env::Env;
+use parlour_actors::{env::Env, keyring::BoxFuture};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -73,6 +75,35 @@ fn well_known() {
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("M_NOT_FOUND"), "{answer}");
 }
 
+/// A network in which every server answers with what it was asked for.
+#[derive(Debug)]
+struct Echo;
+
+impl Transport for Echo {
+    fn send<'a>(
+        &'a self,
+        to: &'a ruma::ServerName,
+        request: http::Request<Bytes>,
+        _: Limits,
+    ) -> BoxFuture<'a, Result<http::Response<Bytes>, TransportError>> {
+        let signed = request.headers()[http::header::AUTHORIZATION].to_str().expect("text");
+        let answer = serde_json::json!({ "displayname": format!("{to} {signed}") }).to_string();
+        Box::pin(std::future::ready(Ok(http::Response::new(answer.into()))))
+    }
+}
+
+#[test]
+fn requests_to_others_go_through_the_network_that_is_given() {
+    let config = Config::load(&Source::text(TWO)).expect("configuration");
+    let server = server::launch(config, Env::system(), |mut boot| {
+        boot.transport = Some(Arc::new(Echo));
+        assemble(boot)
+    });
+    let answer = plain(&server.expect("start"), 0, "/_matrix/client/v3/profile/@bob:far.org");
+    let signed = r#"far.org X-Matrix origin=\"example.org\",destination=\"far.org\",key="#;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(signed), "{answer}");
+}
+
 #[test]
 fn many_servers_in_one_process() {
     let servers: Vec<Running> = (0..4).map(|_| start(TWO).expect("start")).collect();
@@ -106,18 +137,17 @@ fn tls(certificate: &Path, key: &Path) -> String {
     )
 }
 
-#[test]
-fn tls_listener() {
-    let dir = tempfile::tempdir().expect("dir");
-    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+/// Writes a new certificate for `localhost` and its key.
+fn certify(certificate: &Path, key: &Path) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("certificate");
-    std::fs::write(&certificate, made.cert.pem()).expect("write");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("write");
-    let server = start(&tls(&certificate, &key)).expect("start");
-    assert!(server.addresses()[0].tls);
+    std::fs::write(certificate, made.cert.pem()).expect("write");
+    std::fs::write(key, made.signing_key.serialize_pem()).expect("write");
+}
 
+/// A connection to a server that must have this certificate.
+fn secure(server: &Running, certificate: &Path) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&certificate).expect("PEM")).expect("root");
+    roots.add(CertificateDer::from_pem_file(certificate).expect("PEM")).expect("root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -128,9 +158,45 @@ fn tls_listener() {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = ServerName::try_from("localhost").expect("name");
     let connection = ClientConnection::new(Arc::new(config), name).expect("connection");
-    let socket = TcpStream::connect(server.addresses()[0].address).expect("connect");
-    let answer = get(StreamOwned::new(connection, socket), "/_matrix/client/versions");
+    StreamOwned::new(
+        connection,
+        TcpStream::connect(server.addresses()[0].address).expect("connect"),
+    )
+}
+
+#[test]
+fn tls_listener() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    certify(&certificate, &key);
+    let server = start(&tls(&certificate, &key)).expect("start");
+    assert!(server.addresses()[0].tls);
+    let answer = get(secure(&server, &certificate), "/_matrix/client/versions");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("v1.19"), "{answer}");
+}
+
+#[test]
+fn certificates_are_read_again_when_the_operator_says_so() {
+    let dir = tempfile::tempdir().expect("dir");
+    let [certificate, key, old] =
+        ["cert.pem", "key.pem", "old.pem"].map(|name| dir.path().join(name));
+    certify(&certificate, &key);
+    let server = start(&tls(&certificate, &key)).expect("start");
+    let good = |certificate: &Path| {
+        let answer = get(secure(&server, certificate), "/_matrix/client/versions");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    };
+    std::fs::copy(&certificate, &old).expect("copy");
+    certify(&certificate, &key);
+    good(&old);
+    server.reload_certificates();
+    good(&certificate);
+    let refused = secure(&server, &old).write_all(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(refused.is_err(), "the old certificate is still there");
+    // What cannot be used leaves what there is.
+    std::fs::write(&key, "nonsense").expect("write");
+    server.reload_certificates();
+    good(&certificate);
 }
 
 #[test]

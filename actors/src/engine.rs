@@ -3,8 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use actix::Actor;
-use parlour_event::{StreamPos, signing::SigningKey};
-use parlour_storage::{Op, Recovery, StorageError, Store, StoreOptions, Writer, schema::keys};
+use parlour_event::StreamPos;
+use parlour_storage::{
+    Direction, Op, Recovery, StorageError, Store, StoreOptions, Writer, schema::keys,
+};
 use ruma::OwnedServerName;
 
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
     persister::{PersistError, Persister},
     registry::{RoomLimits, Rooms},
     room::RoomDeps,
+    server_keys::{ServerKeys, ServerKeysError},
     typing::Typing,
     users::Users,
     workers::Workers,
@@ -27,9 +30,6 @@ use crate::{
 
 /// How many changes of users' data and the like may wait for the persister.
 const PERSISTER_QUEUE: usize = 8_192;
-
-/// The setting under which the signing key's seed is kept.
-const SIGNING_KEY: &str = "signing_key";
 
 /// What the engine needs to know.
 #[derive(Debug)]
@@ -70,9 +70,9 @@ pub enum StartError {
         /// The configured name.
         wanted: OwnedServerName,
     },
-    /// The stored signing key cannot be read.
-    #[error("the signing key in the data directory is not readable")]
-    SigningKey,
+    /// There is no key to sign with.
+    #[error(transparent)]
+    Keys(#[from] ServerKeysError),
     /// The system gives no threads.
     #[error("cannot start threads: {0}; check the limits of this user")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -102,8 +102,8 @@ pub struct Engine {
     pub changes: Arc<Changes>,
     /// The write path.
     pub persister: Persister,
-    /// The server's signing key.
-    pub key: Arc<SigningKey>,
+    /// The keys with which the server signs.
+    pub keys: Arc<ServerKeys>,
 }
 
 impl Engine {
@@ -115,6 +115,9 @@ impl Engine {
     pub async fn start(options: EngineOptions) -> Result<Self, StartError> {
         let dir = options.storage.as_ref().map(|storage| storage.dir.clone());
         let (store, writer) = open(options.storage)?;
+        // Before anything is written: a directory that has a log has its keys.
+        let has_events = !store.scan_prefix(&[keys::EVENT], Direction::Forward, 1)?.is_empty();
+        let keys = Arc::new(ServerKeys::load(dir.as_deref(), has_events, &options.env)?);
         let changes = Arc::new(Changes::new(store.applied()));
         let notifier = Notifier::new(store.clone(), options.metrics.clone()).start();
         let persister = Persister::start(
@@ -126,14 +129,13 @@ impl Engine {
             PERSISTER_QUEUE,
         );
         check_server_name(&store, &persister, &options.server_name, dir).await?;
-        let key = Arc::new(signing_key(&store, &persister, &options.env).await?);
         let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
         let deps = RoomDeps {
             store: store.clone(),
             nodes: nodes.clone(),
             interner: Arc::new(Interner::new(store.clone())?),
             server_name: options.server_name,
-            key: key.clone(),
+            key: keys.signing().clone(),
             env: options.env.clone(),
             metrics: options.metrics,
         };
@@ -159,7 +161,7 @@ impl Engine {
             notifier,
             changes,
             persister,
-            key,
+            keys,
         })
     }
 
@@ -220,23 +222,6 @@ async fn check_server_name(
     let found = String::from_utf8_lossy(&found).into_owned();
     let dir = dir.unwrap_or_default();
     Err(StartError::WrongServer { dir, found, wanted: wanted.clone() })
-}
-
-/// The server's key: made at the first start, kept since.
-async fn signing_key(
-    store: &Store,
-    persister: &Persister,
-    env: &Env,
-) -> Result<SigningKey, StartError> {
-    let make = || {
-        let mut seed = [0; 32];
-        env.entropy.fill(&mut seed);
-        [&seed[..], env.random_string(6).as_bytes()].concat()
-    };
-    let stored = setting(store, persister, SIGNING_KEY, make).await?;
-    let (seed, version) = stored.split_first_chunk::<32>().ok_or(StartError::SigningKey)?;
-    let version = std::str::from_utf8(version).map_err(|_| StartError::SigningKey)?;
-    SigningKey::from_seed(seed, version).map_err(|_| StartError::SigningKey)
 }
 
 /// Reads a server-wide value, or makes it.

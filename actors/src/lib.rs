@@ -10,6 +10,8 @@
 //! | [`directory`] | process | room aliases and published rooms |
 //! | [`delayed`] | process | events that are to be sent later |
 //! | [`typing`] | process | who is typing |
+//! | [`keyring`] | process | which keys other servers sign with |
+//! | [`server_keys`] | process | the keys that this server signs with |
 //! | [`engine`] | process | starts and stops all of them |
 //!
 //! Messages go down (a request asks a room, a room asks the persister); news go up (the persister
@@ -22,13 +24,16 @@ pub mod directory;
 pub mod engine;
 pub mod env;
 pub mod interner;
+pub mod keyring;
 mod latest;
 pub mod metrics;
 pub mod nodes;
 pub mod notifier;
+pub mod per_key;
 pub mod persister;
 pub mod registry;
 mod room;
+pub mod server_keys;
 pub mod typing;
 pub mod users;
 pub mod workers;

@@ -200,13 +200,13 @@ async fn everything_is_there_after_a_restart() {
     let topic = engine.rooms.send(&room, state("alice", "m.room.topic", "", r#"{"topic":"x"}"#));
     let topic = topic.await.unwrap();
     let before = timeline(&engine, &room);
-    let key = engine.key.public_key().to_base64();
+    let key = engine.keys.signing().public_key().to_base64();
     engine.stop().await;
     drop(engine);
 
     let engine = start().await.unwrap();
     assert_eq!(timeline(&engine, &room), before);
-    assert_eq!(engine.key.public_key().to_base64(), key);
+    assert_eq!(engine.keys.signing().public_key().to_base64(), key);
     assert_eq!(state_event(&engine, &room, "m.room.topic", ""), Some(topic.event_id.to_string()));
     engine.rooms.send(&room, message("alice", "back")).await.unwrap();
     assert_eq!(timeline(&engine, &room).len(), before.len() + 1);

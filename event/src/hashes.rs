@@ -45,6 +45,12 @@ pub fn decode_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).ok()
 }
 
+/// Reads base64 with the URL-safe alphabet, padded or not; `None` if it is none.
+#[must_use]
+pub fn decode_base64_url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE.decode(text).ok()
+}
+
 /// Reads base64 that must hold exactly `N` bytes.
 #[must_use]
 pub fn decode_base64_array<const N: usize>(text: &str) -> Option<[u8; N]> {

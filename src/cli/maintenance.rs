@@ -1,8 +1,12 @@
-//! Commands that work on the data directory: backup, restore, repair, reindex.
+//! Commands that work on the data directory: backup, restore, repair, reindex, new keys.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use parlour_actors::{
+    env::Env,
+    server_keys::{ServerKeys, ServerKeysError},
+};
 use parlour_storage::{RepairMode, RepairReport, StorageError};
 
 use super::{ConfigArgs, progress::progress};
@@ -43,6 +47,8 @@ pub(super) enum MaintenanceError {
     InMemory,
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error(transparent)]
+    Keys(#[from] ServerKeysError),
     #[error("the log is damaged; choose --cut or --fill-gaps to repair it")]
     Damaged,
 }
@@ -78,6 +84,12 @@ pub(super) fn reindex(config: &Config) -> Result<(), MaintenanceError> {
         println!("The old index knew of commits that the log has lost: positions {lost}.");
     }
     println!("The index is new, through position {}.", report.through);
+    Ok(())
+}
+
+pub(super) fn new_signing_key(config: &Config) -> Result<(), MaintenanceError> {
+    let key = ServerKeys::renew(data_dir(config)?, &Env::system())?;
+    println!("The key {key} signs from the next start on.");
     Ok(())
 }
 

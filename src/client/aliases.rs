@@ -12,19 +12,21 @@ use parlour_event::{
 };
 use parlour_storage::schema::AliasEntry;
 use ruma::{
-    OwnedRoomAliasId, OwnedServerName, RoomAliasId, RoomId, ServerName,
+    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName,
     api::{
         client::{
             alias::{create_alias, delete_alias, get_alias},
             room::aliases,
         },
         error::ErrorCode,
+        federation::query::get_room_information,
     },
 };
 
 use super::local;
 use crate::{
     error::ApiError,
+    federation::outbound::{client::FederationClient, transport::Limits},
     http::{Api, Caller, Routes, Ruma},
     view::{RoomView, Standing, View},
 };
@@ -44,6 +46,8 @@ pub struct AliasContext {
     pub view: View,
     /// Which aliases are ours.
     pub server_name: OwnedServerName,
+    /// Who is asked for those of others.
+    pub remote: FederationClient,
 }
 
 /// The endpoints of this file.
@@ -62,12 +66,14 @@ async fn look_up(
     context: Arc<AliasContext>,
     req: Ruma<get_alias::v3::Request>,
 ) -> Result<get_alias::v3::Response, ApiError> {
-    let (_, room) = context.find(&req.room_alias)?;
-    let found = context.view.store.servers_in_room(room.num, MAX_SERVERS)?;
-    let others = found.into_iter().filter_map(|(server, _)| OwnedServerName::try_from(server).ok());
-    let others = others.filter(|server| *server != context.server_name);
-    let servers = std::iter::once(context.server_name.clone()).chain(others).collect();
-    Ok(get_alias::v3::Response::new(room.room_id, servers))
+    let server = req.room_alias.server_name();
+    if server == context.server_name {
+        let (room_id, servers) = context.local(&req.room_alias)?;
+        return Ok(get_alias::v3::Response::new(room_id, servers));
+    }
+    let request = get_room_information::v1::Request::new(req.room_alias.clone());
+    let found = context.remote.ask(server, request, Limits::SMALL).await?;
+    Ok(get_alias::v3::Response::new(found.room_id, found.servers))
 }
 
 /// `PUT /_matrix/client/v3/directory/room/{roomAlias}`
@@ -128,6 +134,24 @@ async fn list(
 }
 
 impl AliasContext {
+    /// Where an alias of this server leads, and who may know the room: this server first.
+    ///
+    /// # Errors
+    ///
+    /// `M_NOT_FOUND`
+    pub fn local(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+        let (_, room) = self.find(alias)?;
+        let found = self.view.store.servers_in_room(room.num, MAX_SERVERS)?;
+        let found =
+            found.into_iter().filter_map(|(server, _)| OwnedServerName::try_from(server).ok());
+        let others = found.filter(|server| *server != self.server_name);
+        let servers = std::iter::once(self.server_name.clone()).chain(others);
+        Ok((room.room_id, servers.collect()))
+    }
+
     fn find(&self, alias: &RoomAliasId) -> Result<(AliasEntry, RoomView), ApiError> {
         let unknown = || ApiError::not_found(format!("There is no room alias {alias}"));
         let entry = self.directory.alias(alias.as_str())?.ok_or_else(unknown)?;

@@ -15,7 +15,10 @@ use parlour_storage::StorageError;
 use ruma::api::error::ErrorCode;
 
 use super::passwords::PasswordError;
-use crate::error::ApiError;
+use crate::{
+    error::ApiError,
+    federation::outbound::{client::AskError, transport::TransportError},
+};
 
 /// After what time somebody who was refused for want of room may come again.
 const BUSY: Duration = Duration::from_secs(1);
@@ -30,6 +33,27 @@ fn bad_request(errcode: ErrorCode, message: impl ToString) -> ApiError {
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         Self::internal(error)
+    }
+}
+
+impl From<AskError> for ApiError {
+    /// What another server refuses for a reason that clients know, they are told. All else is its
+    /// failure, not ours.
+    fn from(error: AskError) -> Self {
+        let gateway = |status, message: &str| Self::new(status, ErrorCode::Unknown, message);
+        match error {
+            AskError::NotAllowed(_) => Self::forbidden("This server is not spoken to"),
+            AskError::Refused { status: 404, .. } => Self::not_found("The other server knows none"),
+            AskError::Refused { status: 403, .. } => Self::forbidden("The other server refuses"),
+            AskError::Transport(TransportError::Stopped) => Self::unavailable(error),
+            AskError::Transport(TransportError::Timeout) => {
+                gateway(StatusCode::GATEWAY_TIMEOUT, "The other server does not answer in time")
+            }
+            AskError::Request(why) => Self::internal(why),
+            AskError::Refused { .. } | AskError::Answer(_) | AskError::Transport(_) => {
+                gateway(StatusCode::BAD_GATEWAY, "The other server gives no answer")
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use ruma::{
             delete_profile_field, get_profile, get_profile_field, set_profile_field,
         },
         error::{DeserializationError, Error, ErrorCode},
+        federation::query::get_profile_information,
         path_builder::VersionHistory,
     },
     profile::{ProfileFieldName, ProfileFieldValue},
@@ -23,6 +24,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     error::ApiError,
+    federation::outbound::{client::FederationClient, transport::Limits},
     http::{Api, Caller, Routes, Ruma},
 };
 
@@ -39,6 +41,8 @@ pub struct ProfileContext {
     pub users: Users,
     /// Whose users they are.
     pub server_name: OwnedServerName,
+    /// Who is asked for the profiles of others.
+    pub remote: FederationClient,
 }
 
 /// The endpoints of this file.
@@ -87,8 +91,7 @@ async fn get(
     context: Arc<ProfileContext>,
     req: Ruma<get_profile::v3::Request>,
 ) -> Result<get_profile::v3::Response, ApiError> {
-    let account = context.account(&req.user_id)?;
-    let profile = fields(account)?;
+    let profile = context.profile(&req.user_id, None).await?;
     Ok(profile.into_iter().collect())
 }
 
@@ -97,7 +100,7 @@ async fn get_field(
     context: Arc<ProfileContext>,
     req: Ruma<get_profile_field::v3::Request>,
 ) -> Result<get_profile_field::v3::Response, ApiError> {
-    let mut profile = fields(context.account(&req.user_id)?)?;
+    let mut profile = context.profile(&req.user_id, Some(&req.field)).await?;
     let name = req.field.as_str();
     let value = profile.remove(name);
     let value = value.ok_or_else(|| ApiError::not_found("The profile has no such field"))?;
@@ -136,13 +139,32 @@ async fn delete_field(
 }
 
 impl ProfileContext {
-    fn account(&self, user: &UserId) -> Result<User, ApiError> {
-        if user.server_name() != self.server_name {
-            let message = "Profiles of other servers' users cannot be asked for here yet";
-            return Err(ApiError::not_found(message));
+    /// The whole profile of anybody; of another server's user at least the field, if there is one.
+    async fn profile(
+        &self,
+        user: &UserId,
+        field: Option<&ProfileFieldName>,
+    ) -> Result<Map<String, Value>, ApiError> {
+        if user.server_name() == self.server_name {
+            return self.local(user);
         }
-        let account = self.users.account(user.as_str())?.filter(|account| !account.deactivated);
-        account.ok_or_else(|| ApiError::not_found("There is no such user"))
+        let mut request = get_profile_information::v1::Request::new(user.to_owned());
+        request.field = field.cloned();
+        let answer = self.remote.ask(user.server_name(), request, Limits::SMALL).await?;
+        // Some servers say that a field is not set by `null`.
+        Ok(answer.into_iter().filter(|(_, value)| !value.is_null()).collect())
+    }
+
+    /// The profile of a user of this server.
+    ///
+    /// # Errors
+    ///
+    /// `M_NOT_FOUND` for who is none.
+    pub fn local(&self, user: &UserId) -> Result<Map<String, Value>, ApiError> {
+        let is_ours = user.server_name() == self.server_name;
+        let account = if is_ours { self.users.account(user.as_str())? } else { None };
+        let account = account.filter(|account| !account.deactivated);
+        fields(account.ok_or_else(|| ApiError::not_found("There is no such user"))?)
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) struct Limits {
     pub(crate) message: Rate,
     pub(crate) join: Rate,
     pub(crate) other: Rate,
+    pub(crate) federation: Rate,
     pub(crate) max_client_body: usize,
     pub(crate) max_federation_body: usize,
 }
@@ -107,8 +108,23 @@ pub(crate) struct Limits {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Federation {
+    pub(crate) enabled: bool,
+    pub(crate) delegate_to: String,
+    pub(crate) allow_servers: Vec<String>,
+    pub(crate) deny_servers: Vec<String>,
+    pub(crate) trusted_key_servers: Vec<String>,
+    pub(crate) old_keys: Vec<OldKey>,
     pub(crate) extra_ca_files: Vec<String>,
     pub(crate) allowed_private_ranges: Vec<String>,
+}
+
+/// A key with which this server signed once.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OldKey {
+    pub(crate) id: String,
+    pub(crate) key: String,
+    pub(crate) expired_ts: u64,
 }
 
 /// `[memory]`

@@ -1,8 +1,9 @@
 //! From what is written to what makes sense.
 
+mod federation;
+
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -10,8 +11,8 @@ use ipnet::IpNet;
 use ruma::{RoomVersionId, ServerName};
 
 use super::{
-    Config, ConfigError, DataDir, FederationConfig, ListenerConfig, LogConfig, MemoryConfig,
-    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, ThreadsConfig, TlsFiles,
+    Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, RegistrationConfig,
+    RegistrationMode, RoomsConfig, ServerConfig, ThreadsConfig, TlsFiles,
     raw::{self, Raw},
 };
 use crate::limits::{Rate, RateLimitConfig};
@@ -42,13 +43,7 @@ pub(super) fn validate(raw: Raw) -> Checked<Config> {
         listeners,
         registration: registration(raw.registration)?,
         rooms: rooms(&raw.rooms)?,
-        federation: FederationConfig {
-            extra_ca_files: raw.federation.extra_ca_files.into_iter().map(PathBuf::from).collect(),
-            allowed_private_ranges: ranges(
-                "federation.allowed_private_ranges",
-                &raw.federation.allowed_private_ranges,
-            )?,
-        },
+        federation: federation::federation(raw.federation)?,
         memory: memory(raw.memory)?,
         threads: ThreadsConfig {
             http: threads(raw.threads.http),
@@ -247,6 +242,7 @@ fn rate_limits(raw: &raw::Limits, test_mode: bool) -> Checked<RateLimitConfig> {
         message: rate("message", raw.message)?,
         join: rate("join", raw.join)?,
         other: rate("other", raw.other)?,
+        federation: rate("federation", raw.federation)?,
     })
 }
 

@@ -3,10 +3,13 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use ruma::{
-    OwnedDeviceId, OwnedUserId, UserId,
-    api::auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
-        NoAuthentication,
+    OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    api::{
+        auth_scheme::{
+            AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+            NoAuthentication,
+        },
+        federation::authentication::ServerSignatures,
     },
 };
 
@@ -45,11 +48,39 @@ impl Authenticator for NoSessions {
     }
 }
 
+/// Checks the signatures of other servers' requests.
+pub trait ServerAuthenticator: Send + Sync {
+    /// The server that has signed this request.
+    ///
+    /// Fails with [`ApiError::unauthorized`] if none has, and with [`ApiError::forbidden`] for a
+    /// server that isn't spoken to.
+    fn authenticate<'a>(
+        &'a self,
+        request: &'a http::Request<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<OwnedServerName, ApiError>>;
+}
+
+/// Believes no server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoServers;
+
+impl ServerAuthenticator for NoServers {
+    fn authenticate<'a>(
+        &'a self,
+        _: &'a http::Request<&'a [u8]>,
+    ) -> BoxFuture<'a, Result<OwnedServerName, ApiError>> {
+        let refused = ApiError::forbidden("This server speaks to no others");
+        Box::pin(std::future::ready(Err(refused)))
+    }
+}
+
 /// What the schemes check with.
 #[derive(Clone)]
 pub struct Authenticators {
     /// Looks up clients' access tokens.
     pub clients: Arc<dyn Authenticator>,
+    /// Checks other servers' signatures.
+    pub servers: Arc<dyn ServerAuthenticator>,
 }
 
 impl fmt::Debug for Authenticators {
@@ -71,6 +102,11 @@ pub trait Scheme: AuthScheme {
 
     /// Whose rate limits apply.
     fn user(caller: &Self::Caller) -> Option<&UserId>;
+
+    /// The same for other servers.
+    fn server(_: &Self::Caller) -> Option<&ServerName> {
+        None
+    }
 }
 
 /// Schemes that never look at a token. There are no application services yet, so where only their
@@ -130,5 +166,24 @@ impl Scheme for AccessTokenOptional {
 
     fn user(caller: &Option<Caller>) -> Option<&UserId> {
         caller.as_ref().map(|caller| &*caller.user_id)
+    }
+}
+
+impl Scheme for ServerSignatures {
+    type Caller = OwnedServerName;
+
+    async fn authenticate(
+        request: &http::Request<&[u8]>,
+        with: &Authenticators,
+    ) -> Result<OwnedServerName, ApiError> {
+        with.servers.authenticate(request).await
+    }
+
+    fn user(_: &OwnedServerName) -> Option<&UserId> {
+        None
+    }
+
+    fn server(caller: &OwnedServerName) -> Option<&ServerName> {
+        Some(caller)
     }
 }

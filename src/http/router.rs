@@ -59,8 +59,12 @@ impl Router {
                 continue;
             }
             for pattern in patterns(route.path) {
-                let methods = by_path.entry(pattern).or_default();
-                if methods.iter().any(|other| other.method == route.method) {
+                let methods: &mut Vec<Route> = by_path.entry(pattern).or_default();
+                if let Some(other) = methods.iter().find(|other| other.method == route.method) {
+                    // Some pages belong to two APIs, which may be on one listener.
+                    if other.api != route.api && other.path == route.path {
+                        continue;
+                    }
                     let what = format!("{} {}", route.method, route.path);
                     return Err(RouteError::Duplicate(what));
                 }

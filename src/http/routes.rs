@@ -33,6 +33,15 @@ pub struct RouteOptions {
 }
 
 impl RouteOptions {
+    /// What most endpoints of an API have.
+    #[must_use]
+    pub const fn usual(api: Api) -> Self {
+        Self::rate(match api {
+            Api::Federation => RateClass::Federation,
+            Api::Client | Api::Admin | Api::Metrics => RateClass::Other,
+        })
+    }
+
     /// Options with this rate limit.
     #[must_use]
     pub const fn rate(rate: RateClass) -> Self {
@@ -124,7 +133,8 @@ impl<C: Clone + Send + Sync + 'static> Routes<C> {
         F: Fn(C, Ruma<R>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<T, ApiError>> + 'static,
     {
-        self.route_with(RouteOptions::default(), handler)
+        let options = RouteOptions::usual(self.api);
+        self.route_with(options, handler)
     }
 
     /// The same with options.
@@ -231,6 +241,9 @@ where
         shared.limits.check_ip(options.rate, &meta)?;
     }
     let caller = R::Authentication::authenticate(&request, authenticators).await?;
+    if let Some(server) = R::Authentication::server(&caller) {
+        shared.limits.check_server(options.rate, server).map_err(ApiError::limit_exceeded)?;
+    }
     match R::Authentication::user(&caller) {
         _ if options.rate.by_address() => {}
         Some(user) => {

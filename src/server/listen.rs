@@ -3,20 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::TcpListener,
-    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use actix_web::{App, HttpServer, dev::Server, web};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
 
-use super::{Address, GRACE, StartError};
+use super::{Address, GRACE, StartError, certificate::Certificate};
 use crate::{
-    config::{ListenerConfig, TlsFiles},
+    config::ListenerConfig,
     http::{Api, HttpShared, Router, Routes, dispatch},
 };
 
@@ -30,7 +25,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 pub(super) struct Bound {
     pub(super) address: Address,
     socket: TcpListener,
-    tls: Option<ServerConfig>,
+    pub(super) tls: Option<Arc<Certificate>>,
 }
 
 /// Takes all the sockets, before anything else is started.
@@ -39,7 +34,7 @@ pub(super) fn bind(listeners: &[ListenerConfig]) -> Result<Vec<Bound>, StartErro
 }
 
 fn bind_one(listener: &ListenerConfig) -> Result<Bound, StartError> {
-    let tls = listener.tls.as_ref().map(tls_config).transpose()?;
+    let tls = listener.tls.as_ref().map(Certificate::read).transpose()?;
     let failed = |source| StartError::Bind { address: listener.address, source };
     let socket = TcpListener::bind(listener.address).map_err(failed)?;
     let address = Address {
@@ -91,29 +86,10 @@ fn group(
     .disable_signals();
     for Bound { address, socket, tls } in sockets {
         let result = match tls {
-            Some(tls) => server.listen_rustls_0_23(socket, tls),
+            Some(tls) => server.listen_rustls_0_23(socket, tls.server_config()?),
             None => server.listen(socket),
         };
         server = result.map_err(|source| StartError::Bind { address: address.address, source })?;
     }
     Ok(server.run())
-}
-
-fn tls_config(files: &TlsFiles) -> Result<ServerConfig, StartError> {
-    let failed = |file: &Path| {
-        let file = file.to_owned();
-        move |reason: String| StartError::Tls { file, reason }
-    };
-    let certificates = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| failed(&files.certificate)(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(failed(&files.certificate)("there is no certificate in it".to_owned()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| failed(&files.key)(error.to_string()))?;
-    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key))
-        .map_err(|error| failed(&files.certificate)(error.to_string()))
 }

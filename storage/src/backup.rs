@@ -11,6 +11,7 @@ use parlour_event::StreamPos;
 use crate::{
     Progress, StorageError, Store, StoreOptions,
     fs::{FileSystem, RealFiles},
+    key_file,
     log::{
         End, format,
         open::{self, Tail},
@@ -33,7 +34,8 @@ pub struct BackupReport {
     pub bytes: u64,
 }
 
-/// Copies the log of a data directory to an empty or new directory, checking every record. The
+/// Copies the log of a data directory, and its signing keys if it has any, to an empty or new
+/// directory, checking every record. The
 /// store may be open and in use meanwhile, by this process or another: the copy is what was written
 /// at the beginning.
 ///
@@ -75,6 +77,7 @@ pub fn backup(
         progress.advance(source.len());
     }
     report.through = end.pos;
+    copy_keys(dir, target)?;
     files.sync_dir(&log).map_err(|error| io_error("flushing", &log, error))?;
     write_manifest(target, end, report.segments)?;
     progress.finish();
@@ -117,6 +120,8 @@ pub fn restore(
             .map_err(|error| io_error("removing", &unfinished, error))?;
     }
     copy_log(&backup.join("log"), &unfinished, progress.as_ref())?;
+    // Before the log is in its place: a log without its keys is of little use.
+    copy_keys(backup, dir)?;
     let log = options.log_dir();
     files
         .rename(&unfinished, &log)
@@ -177,6 +182,22 @@ pub(crate) fn remove_index(options: &StoreOptions) -> Result<(), StorageError> {
 
 pub(crate) fn io_error(what: &str, path: &Path, error: io::Error) -> StorageError {
     StorageError::io(format!("{what} {}", path.display()), error)
+}
+
+/// Copies the signing keys. Others that are there already are not written over.
+fn copy_keys(from: &Path, to: &Path) -> Result<(), StorageError> {
+    let failed = |dir: &Path, error| io_error("copying", &key_file::path(dir), error);
+    let Some(keys) = key_file::read(from).map_err(|error| failed(from, error))? else {
+        return Ok(());
+    };
+    match key_file::read(to).map_err(|error| failed(to, error))? {
+        Some(there) if there == keys => Ok(()),
+        Some(_) => {
+            let path = key_file::path(to);
+            Err(StorageError::Refused(format!("{} exists already", path.display())))
+        }
+        None => key_file::write(to, &keys).map_err(|error| failed(to, error)),
+    }
 }
 
 fn make_empty_dir(dir: &Path) -> Result<(), StorageError> {

@@ -8,6 +8,7 @@ mod codec;
 mod error;
 pub mod fs;
 mod index;
+pub mod key_file;
 mod log;
 mod options;
 mod progress;

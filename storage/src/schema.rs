@@ -29,7 +29,8 @@
 //! | [`keys::THREAD`] | room, root; room, depth, event number of the latest reply | [`ThreadEntry`]; root |
 //! | [`keys::EVENT_TIME`] | room, time, event number | nothing |
 //! | [`keys::DELAYED`] | delay id; user, delay id; time, delay id | [`DelayedEntry`] with body; nothing; nothing |
-//! | [`keys::SETTING`] | name | server-wide values such as the signing key |
+//! | [`keys::REMOTE_KEYS`] | server name | [`RemoteKeys`], body: the signed document |
+//! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
 pub mod accounts;
 mod codec;
@@ -37,6 +38,7 @@ pub mod delayed;
 pub mod keys;
 pub mod relations;
 pub mod rooms;
+pub mod servers;
 
 pub use accounts::{
     AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, Subscription,
@@ -49,3 +51,4 @@ pub use rooms::{
     AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, StoredEvent,
     TimelineEntry,
 };
+pub use servers::{RemoteKey, RemoteKeys};

@@ -63,6 +63,11 @@ impl Client {
         client
     }
 
+    /// Where it connects to: `http://host:port`.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// A `GET`.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Answer {

@@ -3,6 +3,7 @@
 
 mod answer;
 mod coverage;
+mod federation;
 mod http;
 mod own_checks;
 mod random;
@@ -11,6 +12,7 @@ mod server;
 mod user;
 
 pub(crate) use answer::Answer;
+pub(crate) use federation::{Origin, canonical, parse};
 pub(crate) use http::{Client, Lost, path};
 pub(crate) use random::Random;
 pub(crate) use schema::check as check_schema;

@@ -15,13 +15,16 @@ use super::coverage;
 static SPEC: LazyLock<Spec> = LazyLock::new(Spec::load);
 
 struct Spec {
-    client: Value,
+    /// The client-server API, and the server-server API.
+    apis: [Value; 2],
     events: Value,
     templates: Vec<Template>,
     validators: Mutex<HashMap<String, Arc<Validator>>>,
 }
 
 struct Template {
+    /// Its number among the APIs.
+    api: usize,
     path: String,
     version: Option<String>,
     /// The segments without the version: `/v3/` and `/r0/` are the same operation.
@@ -34,16 +37,18 @@ impl Spec {
         let read = |name: &str| -> Value {
             serde_json::from_slice(&fs::read(dir.join(name)).unwrap()).unwrap()
         };
-        let mut client = read("client-server.json");
-        either_form(&mut client);
-        let paths = client["paths"].as_object().unwrap().keys();
+        let mut apis = [read("client-server.json"), read("server-server.json")];
+        either_form(&mut apis[0]);
+        let paths = apis.iter().enumerate().flat_map(|(number, api)| {
+            api["paths"].as_object().unwrap().keys().map(move |path| (number, path))
+        });
         let templates = paths
-            .map(|path| {
+            .map(|(api, path)| {
                 let (version, segments) = split(path);
-                Template { path: path.clone(), version, segments }
+                Template { api, path: path.clone(), version, segments }
             })
             .collect();
-        Self { client, events: read("event-schemas.json"), templates, validators: Mutex::default() }
+        Self { apis, events: read("event-schemas.json"), templates, validators: Mutex::default() }
     }
 
     /// The operation that a path belongs to; literal segments win over parameters, and the same
@@ -110,7 +115,8 @@ pub(crate) fn check(method: &str, path: &str, status: u16, body: &Value) -> Opti
     let spec = &*SPEC;
     let template = spec.template(path);
     let lower = method.to_ascii_lowercase();
-    let operation = template.map(|found| (found, &spec.client["paths"][&found.path][&lower]));
+    let operation =
+        template.map(|found| (found, &spec.apis[found.api]["paths"][&found.path][&lower]));
     let Some((template, operation)) = operation.filter(|(_, operation)| operation.is_object())
     else {
         check_unknown(method, path, status, body);
@@ -128,7 +134,10 @@ pub(crate) fn check(method: &str, path: &str, status: u16, body: &Value) -> Opti
     }
     if !schema.is_null() {
         let key = format!("{method} {} {status}", template.path);
-        let whole = || json!({ "allOf": [schema], "components": spec.client["components"] });
+        let whole = || {
+            let components = &spec.apis[template.api]["components"];
+            json!({ "allOf": [schema], "components": components })
+        };
         against(&spec.validator(key, whole), &format!("{method} {path} {status}"), body);
     }
     check_events(body);
@@ -147,7 +156,7 @@ fn check_unknown(method: &str, path: &str, status: u16, body: &Value) {
 fn against_error(method: &str, path: &str, body: &Value) {
     let spec = &*SPEC;
     let error = || {
-        let schema = &spec.client["components"]["schemas"]["errors.error"];
+        let schema = &spec.apis[0]["components"]["schemas"]["errors.error"];
         // A 401 that asks for user-interactive authentication has no `errcode` on its first round.
         json!({ "anyOf": [schema, { "required": ["flows", "session"] }] })
     };

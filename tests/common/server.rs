@@ -52,7 +52,11 @@ impl Server {
 
     /// A server that has a configuration and an address, but no data and no process yet.
     pub(crate) fn prepare(settings: &[(&str, &str)]) -> Self {
-        let port = free_port();
+        Self::prepare_at(free_port(), settings)
+    }
+
+    /// The same, listening for clients on this port.
+    pub(super) fn prepare_at(port: u16, settings: &[(&str, &str)]) -> Self {
         let base = format!("http://127.0.0.1:{port}");
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("parlour.toml"), config(dir.path(), port)).unwrap();
@@ -119,6 +123,11 @@ impl Server {
         self.dir.path().join("data")
     }
 
+    /// Its settings beside the configuration file.
+    pub(super) fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
     /// Where it listens: `http://127.0.0.1:port`.
     pub(crate) fn base(&self) -> &str {
         &self.base
@@ -164,7 +173,8 @@ impl Server {
         command
     }
 
-    fn launch(&mut self) {
+    /// Starts the process for the first time.
+    pub(crate) fn launch(&mut self) {
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = self.command(&["serve"]);
         command.stdout(Stdio::from(log.try_clone().unwrap())).stderr(Stdio::from(log));
@@ -271,7 +281,7 @@ impl Deadline {
 
 /// A port that was free a moment ago. It is fixed in the configuration, so that a restarted
 /// server is found at its old address.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
@@ -287,11 +297,15 @@ test_mode = true
 [[listeners]]
 address = "127.0.0.1"
 port = {port}
-apis = ["client", "admin", "metrics"]
+apis = ["client", "admin", "metrics", "federation"]
 
 [registration]
 mode = "open"
 shared_secret = "{SHARED_SECRET}"
+
+[federation]
+allow_servers = ["nobody.invalid"]
+trusted_key_servers = []
 
 [log]
 level = "info"

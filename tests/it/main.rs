@@ -11,6 +11,8 @@ mod account_data_deletion;
 mod accounts;
 mod delayed;
 mod errors;
+mod federation_keys;
+mod federation_requests;
 mod garbage;
 mod harness;
 mod limits;

@@ -1,15 +1,12 @@
 """Starts the server under test: a child process with a data directory of its own."""
 
-import contextlib
 import os
 import pathlib
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 
 import pytest
+
+from federation import Authority, Synapse, await_answer, federated_config, free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -26,20 +23,26 @@ apis = ["client", "admin"]
 
 [registration]
 mode = "open"
+
+[federation]
+enabled = false
 """
 
 
 class Server:
     """A parlour process that can be killed and started again."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, authority=None):
         binary = os.environ.get("TEST_BINARY", ROOT / "target" / "debug" / "parlour")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        if authority:
+            text, self.name, self.url = federated_config(directory, authority)
+        else:
+            port = free_port()
+            text = CONFIG.format(data=directory / "data", port=port)
+            self.name, self.url = "localhost", f"http://127.0.0.1:{port}"
         self.log = directory / "server.log"
         config = directory / "parlour.toml"
-        config.write_text(CONFIG.format(data=directory / "data", port=port))
+        config.write_text(text)
         self.command = [str(binary), "serve", "--config", str(config)]
         self.process = None
 
@@ -50,19 +53,13 @@ class Server:
             self.process = subprocess.Popen(
                 self.command, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                urllib.request.urlopen(f"{self.url}/_matrix/client/versions", timeout=5).close()
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"the server did not answer:\n{self.log.read_text()}")
+        await_answer(self.process, f"{self.url}/_matrix/client/versions", self.log)
 
     def kill(self):
         """SIGKILL: nothing is flushed."""
-        self.process.kill()
-        self.process.wait()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
 
 
 @pytest.fixture
@@ -72,3 +69,19 @@ def server(tmp_path):
     yield server
     server.kill()
     print(server.log.read_text()[-16_000:])  # pytest shows it if the test failed
+
+
+@pytest.fixture
+def federation(tmp_path):
+    """A Parlour and a Synapse that find each other."""
+    authority = Authority(tmp_path)
+    server, synapse = Server(tmp_path, authority), Synapse(tmp_path / "synapse", authority)
+    try:
+        server.start()
+        synapse.start()
+        yield server, synapse
+    finally:
+        server.kill()
+        synapse.stop()
+        for log in (server.log, synapse.log):
+            print(log.read_text()[-16_000:] if log.exists() else "")

@@ -137,6 +137,6 @@ impl Branch<'_> {
             event_localpart: Some(format!("branch{ts}")),
         };
         let name = "parlour.test".try_into().unwrap();
-        Arc::new(builder.build_and_sign(self.version, name, &self.engine.key).unwrap())
+        Arc::new(builder.build_and_sign(self.version, name, self.engine.keys.signing()).unwrap())
     }
 }

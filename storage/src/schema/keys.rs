@@ -75,6 +75,8 @@ keyspaces! {
     EVENT_TIME = b'd';
     /// Events that are to be sent later.
     DELAYED = b'D';
+    /// Keys of other servers.
+    REMOTE_KEYS = b'C';
     /// Server-wide values.
     SETTING = b'Z';
 }
@@ -390,6 +392,12 @@ pub fn aliases_of_room(room: RoomNum) -> Bytes {
 #[must_use]
 pub fn published(room: RoomNum) -> Bytes {
     KeyBuilder::new(PUBLISHED).number(room.0).build()
+}
+
+/// [`REMOTE_KEYS`]
+#[must_use]
+pub fn remote_keys(server: &str) -> Bytes {
+    KeyBuilder::new(REMOTE_KEYS).text(server).build()
 }
 
 /// [`SETTING`]

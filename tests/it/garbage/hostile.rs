@@ -39,7 +39,7 @@ impl<'a> Hostile<'a> {
     /// What a request may have taken away is given back.
     pub(super) fn after(&mut self, operation: &Operation, status: u16) {
         let lost = ["logout", "leave", "forget", "ban", "kick"];
-        if status == 401
+        if status == 401 && operation.authenticated
             || (status == 200 && lost.iter().any(|end| operation.template.contains(end)))
         {
             self.refresh();

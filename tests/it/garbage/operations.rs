@@ -93,13 +93,15 @@ fn blank(template: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// All endpoints for clients and administrators.
+/// All endpoints for clients, administrators and other servers.
 pub(super) fn operations() -> &'static [Operation] {
     static ALL: LazyLock<Vec<Operation>> = LazyLock::new(|| {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec/client-server.json");
-        let spec: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        let specs = ["client-server.json", "server-server.json"].map(|name| {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec").join(name);
+            serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+        });
         let all = registered().into_iter().filter(|(_, path)| *path != "/metrics");
-        let mut all: Vec<_> = all.map(|(method, path)| describe(&spec, method, path)).collect();
+        let mut all: Vec<_> = all.map(|(method, path)| describe(&specs, method, path)).collect();
         let mut seen = HashSet::new();
         for operation in all.iter_mut().rev() {
             let same = (operation.method.clone(), generic(operation.template));
@@ -148,11 +150,14 @@ fn generic(path: &str) -> String {
     parts.collect::<Vec<_>>().join("/")
 }
 
-fn describe(spec: &Value, method: String, template: &'static str) -> Operation {
+fn describe(specs: &[Value], method: String, template: &'static str) -> Operation {
     let lower = method.to_ascii_lowercase();
-    let same = |(path, _): &(&String, &Value)| generic(path) == generic(template);
-    let mut found = spec["paths"].as_object().unwrap().iter().filter(same);
-    if let Some(operation) = found.find_map(|(_, all)| all.get(&lower)) {
+    let same = |path: &str| generic(path) == generic(template);
+    let mut found = specs.iter().flat_map(|spec| {
+        let paths = spec["paths"].as_object().unwrap().iter().filter(|(path, _)| same(path));
+        paths.map(move |(_, all)| (spec, all))
+    });
+    if let Some((spec, operation)) = found.find_map(|(spec, all)| Some((spec, all.get(&lower)?))) {
         let body = &operation["requestBody"]["content"]["application/json"];
         return Operation {
             parameters: parameters(spec, operation),
@@ -178,10 +183,11 @@ fn describe(spec: &Value, method: String, template: &'static str) -> Operation {
     }
 }
 
-/// An empty object among the schemes says that it can be done without any.
+/// An empty object among the schemes says that it can be done without any. Other servers sign.
 fn needs_token(operation: &Value) -> bool {
     let schemes = operation["security"].as_array();
-    schemes.is_some_and(|all| !all.is_empty() && all.iter().all(|scheme| *scheme != json!({})))
+    let by_token = |scheme: &Value| *scheme != json!({}) && scheme["signedRequest"].is_null();
+    schemes.is_some_and(|all| !all.is_empty() && all.iter().all(by_token))
 }
 
 fn parameters(spec: &Value, operation: &Value) -> Vec<String> {

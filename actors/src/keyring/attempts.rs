@@ -1,0 +1,101 @@
+//! When a server may be asked for its keys again.
+
+use std::num::NonZero;
+
+use lru::LruCache;
+use ruma::{OwnedServerName, ServerName};
+
+/// Whoever has just answered is not asked again so soon, whatever keys others speak of.
+const AFTER_ANSWER: u64 = 60_000;
+
+/// The wait after a first failure, in milliseconds; it doubles with each further one.
+const AFTER_FAILURE: u64 = 5_000;
+
+/// The longest wait, in milliseconds.
+pub(super) const LONGEST: u64 = 3_600_000;
+
+/// The longest wait where somebody says that they are that server, and there.
+pub(super) const LONGEST_IF_THERE: u64 = 60_000;
+
+/// What came of asking servers. Those that were not asked for longest are forgotten.
+#[derive(Debug)]
+pub(super) struct Attempts(LruCache<OwnedServerName, Attempt>);
+
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    at: u64,
+    /// 0 if there was an answer.
+    failures: u32,
+}
+
+impl Attempt {
+    fn wait(self) -> u64 {
+        match self.failures {
+            0 => AFTER_ANSWER,
+            failures => AFTER_FAILURE << (failures - 1).min(20),
+        }
+    }
+}
+
+impl Attempts {
+    pub(super) fn new(remembered: NonZero<usize>) -> Self {
+        Self(LruCache::new(remembered))
+    }
+
+    /// Whether a server may be asked now. If so it counts as failed until an answer is noted, so
+    /// that whoever gives up waiting leaves a trace, too.
+    pub(super) fn begin(&mut self, server: &ServerName, now: u64, longest: u64) -> bool {
+        let last = self.0.get(server).copied();
+        if last.is_some_and(|last| now < last.at.saturating_add(last.wait().min(longest))) {
+            return false;
+        }
+        let failures = last.map_or(0, |last| last.failures).saturating_add(1);
+        self.0.put(server.to_owned(), Attempt { at: now, failures });
+        true
+    }
+
+    /// A server has answered.
+    pub(super) fn answered(&mut self, server: &ServerName, now: u64) {
+        self.0.put(server.to_owned(), Attempt { at: now, failures: 0 });
+    }
+
+    /// A server has shown that it is there: whatever failed before says nothing any more.
+    pub(super) fn forget_failures(&mut self, server: &ServerName) {
+        if self.0.peek(server).is_some_and(|attempt| attempt.failures > 0) {
+            self.0.pop(server);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_their_bound() {
+        let far = <&ServerName>::try_from("far.org").expect("a name");
+        let waits = |longest: u64| {
+            let mut attempts = Attempts::new(NonZero::new(10).expect("ten"));
+            let mut tried = (0..14_400_000).step_by(5_000);
+            let mut tried: Vec<u64> =
+                tried.by_ref().filter(|now| attempts.begin(far, *now, longest)).collect();
+            tried.truncate(13);
+            tried.windows(2).map(|pair| (pair[1] - pair[0]) / 5_000).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(LONGEST), [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 720, 720]);
+        assert_eq!(waits(LONGEST_IF_THERE), [1, 2, 4, 8, 12, 12, 12, 12, 12, 12, 12, 12]);
+    }
+
+    #[test]
+    fn an_answer_ends_the_failures() {
+        let far = <&ServerName>::try_from("far.org").expect("a name");
+        let mut attempts = Attempts::new(NonZero::new(10).expect("ten"));
+        assert!(attempts.begin(far, 0, LONGEST));
+        attempts.answered(far, 10);
+        assert!(!attempts.begin(far, 9 + AFTER_ANSWER, LONGEST));
+        assert!(attempts.begin(far, 10 + AFTER_ANSWER, LONGEST));
+        assert!(!attempts.begin(far, 10 + AFTER_ANSWER, LONGEST));
+        attempts.forget_failures(far);
+        assert!(attempts.begin(far, 10 + AFTER_ANSWER, LONGEST));
+    }
+}

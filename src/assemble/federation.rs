@@ -1,0 +1,139 @@
+//! Puts together what speaks to other servers.
+
+use std::sync::Arc;
+
+use parlour_actors::{
+    Engine,
+    keyring::{KeyRing, KeyRingOptions, KeySource, NoSource},
+};
+use prometheus::{IntCounterVec, Opts};
+
+use crate::{
+    client::{
+        aliases::AliasContext,
+        openid::{self, OpenIdContext},
+        profile::ProfileContext,
+    },
+    config::Config,
+    federation::{
+        self,
+        auth::FederationAuth,
+        discovery::DiscoveryContext,
+        keys::KeysContext,
+        outbound::{
+            address::AddressPolicy,
+            client::{ClientOptions, FederationClient},
+            discovery::{Discovery, Locator},
+            dns::SystemDns,
+            https::{Carrier, Https, HttpsWeb},
+            key_source::NetworkKeys,
+            tls,
+            transport::{NoTransport, Transport},
+            well_known::WellKnown,
+        },
+        query::QueryContext,
+    },
+    http::Routes,
+    server::{Boot, StartError},
+};
+
+/// The way to other servers, and who they are.
+pub(super) struct Network {
+    pub(super) client: FederationClient,
+    ring: KeyRing,
+    carrier: Option<Carrier>,
+}
+
+impl Network {
+    /// Starts what carries requests, if there are to be any.
+    pub(super) fn start(boot: &Boot, engine: &Engine) -> Result<Self, StartError> {
+        let config = &boot.config;
+        let (transport, carrier): (Arc<dyn Transport>, _) = match &boot.transport {
+            _ if !config.federation.enabled => (Arc::new(NoTransport), None),
+            Some(transport) => (transport.clone(), None),
+            None => https(boot).map(|(transport, carrier)| (transport, Some(carrier)))?,
+        };
+        let outcomes = Opts::new("parlour_federation_requests_total", "Requests to other servers");
+        let client = FederationClient::new(ClientOptions {
+            server_name: config.server.name.clone(),
+            key: engine.keys.signing().clone(),
+            servers: config.federation.servers.clone(),
+            transport,
+            outcomes: boot.metrics.add(IntCounterVec::new(outcomes, &["outcome"])?)?,
+        });
+        let ring = key_ring(config, engine, client.clone(), boot);
+        Ok(Self { client, ring, carrier })
+    }
+
+    /// What other servers may ask, and what clients may ask that has to do with them.
+    pub(super) fn routes(
+        &self,
+        boot: &Boot,
+        engine: &Engine,
+        profiles: Arc<ProfileContext>,
+        aliases: Arc<AliasContext>,
+    ) -> Routes {
+        let config = &boot.config;
+        let (users, name) = (engine.users.clone(), config.server.name.clone());
+        let key = engine.keys.signing();
+        let tokens = Arc::new(OpenIdContext::new(users, name, key, boot.env.clone()));
+        let for_clients = openid::routes(tokens.clone());
+        if !config.federation.enabled {
+            return for_clients;
+        }
+        let delegate_to = config.federation.delegate_to.clone();
+        let keys = KeysContext {
+            ring: self.ring.clone(),
+            servers: config.federation.servers.clone(),
+            clock: boot.env.clock.clone(),
+        };
+        for_clients
+            .and(federation::discovery::routes(Arc::new(DiscoveryContext { delegate_to })))
+            .and(federation::keys::routes(Arc::new(keys)))
+            .and(federation::openid::routes(tokens))
+            .and(federation::query::routes(Arc::new(QueryContext { profiles, aliases })))
+    }
+
+    /// Who checks other servers' requests.
+    pub(super) fn auth(&self, boot: &Boot) -> FederationAuth {
+        FederationAuth {
+            ring: self.ring.clone(),
+            server_name: boot.config.server.name.clone(),
+            servers: boot.config.federation.servers.clone(),
+        }
+    }
+
+    /// Ends what is under way.
+    pub(super) fn stop(&self) {
+        self.carrier.iter().for_each(Carrier::stop);
+    }
+}
+
+fn key_ring(config: &Config, engine: &Engine, client: FederationClient, boot: &Boot) -> KeyRing {
+    let source: Arc<dyn KeySource> = match config.federation.enabled {
+        true => Arc::new(NetworkKeys(client)),
+        false => Arc::new(NoSource),
+    };
+    let options = KeyRingOptions {
+        server_name: config.server.name.clone(),
+        old_keys: config.federation.old_keys.clone(),
+        notaries: config.federation.trusted_key_servers.clone(),
+        source,
+    };
+    let (keys, store) = (engine.keys.clone(), engine.store.clone());
+    KeyRing::new(options, keys, store, engine.persister.clone(), boot.env.clone())
+}
+
+/// The real network.
+fn https(boot: &Boot) -> Result<(Arc<dyn Transport>, Carrier), StartError> {
+    let (config, env) = (&boot.config.federation, boot.env.clone());
+    let carrier = Carrier::start(Arc::new(tls::client_config(&config.extra_ca_files)?));
+    let locator = Locator {
+        dns: Arc::new(SystemDns::new().map_err(|error| StartError::Part(error.to_string()))?),
+        policy: Arc::new(AddressPolicy::new(config.allowed_private_ranges.clone())),
+    };
+    let web = Arc::new(HttpsWeb::new(carrier.clone(), locator.clone()));
+    let well_known = WellKnown::new(web, env.clock.clone());
+    let discovery = Arc::new(Discovery::new(locator, well_known, env));
+    Ok((Arc::new(Https::new(carrier.clone(), discovery)), carrier))
+}

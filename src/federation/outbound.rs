@@ -1,0 +1,21 @@
+//! Speaking to other servers.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`client`] | asks: signs the request, limits how many are under way, reads the answer |
+//! | [`transport`] | carries a request: a trait, so that a simulated network can stand in |
+//! | [`https`] | the real transport, on a thread of its own |
+//! | [`discovery`], [`well_known`], [`dns`] | finds where a server is |
+//! | [`address`] | which addresses may be connected to |
+//! | [`tls`] | whose certificates are believed |
+//! | [`key_source`] | asks for keys, for the key ring |
+
+pub mod address;
+pub mod client;
+pub mod discovery;
+pub mod dns;
+pub mod https;
+pub mod key_source;
+pub mod tls;
+pub mod transport;
+pub mod well_known;
