@@ -57,7 +57,7 @@ pub struct Children<T> {
     pub next: Option<GraphToken>,
 }
 
-/// A place between two relations: what is at or before it is on its older side.
+/// A range of places among relations.
 type Bounds = (Bound<RelationPlace>, Bound<RelationPlace>);
 
 impl ChildrenRequest<'_> {
