@@ -70,9 +70,8 @@ impl Members {
         let is_join = MemberContent::new(&content).membership() == Some(Membership::Join);
         let event = local::state_event(sender, "m.room.member", target.as_str(), content);
         let sent = self.rooms.change_membership(room_id, event, from).await?;
-        if is_join && let Err(error) = after_join(&self.view, &self.users, target, room_id).await {
-            // The join has happened, whatever becomes of the settings.
-            tracing::warn!(%error, %room_id, "the settings of a replaced room were not carried over");
+        if is_join {
+            after_join(&self.view, &self.users, target, room_id).await;
         }
         Ok(sent)
     }
