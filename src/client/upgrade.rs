@@ -127,6 +127,7 @@ impl UpgradeContext {
             self.directory.move_alias(alias, old.num, new.num).await?;
         }
         if self.directory.is_published(old.num)? {
+            self.directory.publish(new.num, true).await?;
             self.directory.publish(old.num, false).await?;
         }
         self.retire(&user, &old.room_id, &aliases).await?;

@@ -70,8 +70,7 @@ impl Plan {
         let mut last = bans(view, upgrade)?;
         last.extend(power_levels(view, upgrade)?);
         // If not everything fits, the power levels are not part of the birth either.
-        let later =
-            last.split_off(if last.len() > BANS_AT_BIRTH { BANS_AT_BIRTH } else { last.len() });
+        let later = last.split_off(BANS_AT_BIRTH.min(last.len()));
         events.extend(last);
         // Old rooms may have numbers in their state that no new event can have.
         events.retain(|event| json::check_strict(&Value::Object(event.content.clone())).is_ok());
@@ -81,7 +80,8 @@ impl Plan {
             create_content: create_content(view, upgrade)?,
             events,
             alias: None,
-            published: directory.is_published(old.num)?,
+            // It takes the old room's place there once that leads to it.
+            published: false,
         };
         Ok(Self { room, later, aliases })
     }

@@ -15,7 +15,7 @@ fn search(user: &User, body: Value) -> Answer {
     user.http.post(LIST, &body)
 }
 
-/// Checklist 8.14
+// Checklist 8.14
 #[test]
 fn a_published_room_is_listed_as_it_is_now() {
     let mut server = Server::start();
@@ -193,7 +193,6 @@ fn put_alias(user: &User, alias: &str, room: &str) -> Answer {
     user.http.put(&at, &json!({ "room_id": room }))
 }
 
-/// Checklist 7.4
 #[test]
 fn an_alias_that_is_removed_is_no_canonical_alias_any_more() {
     let server = Server::start();
@@ -205,13 +204,6 @@ fn an_alias_that_is_removed_is_no_canonical_alias_any_more() {
     }
     put_alias(&bob, "#bobs:localhost", &room).ok();
     let set = |content: Value| alice.set_state(&room, "m.room.canonical_alias", "", content);
-    set(json!({ "alias": "#nowhere:localhost" })).refused(400, "M_BAD_ALIAS");
-    set(json!({ "alt_aliases": ["#nowhere:localhost"] })).refused(400, "M_BAD_ALIAS");
-    set(json!({ "alias": "main" })).refused(400, "M_INVALID_PARAM");
-    set(json!({ "alt_aliases": "main" })).refused(400, "M_INVALID_PARAM");
-    let elsewhere = alice.public_room();
-    put_alias(&alice, "#elsewhere:localhost", &elsewhere).ok();
-    set(json!({ "alias": "#elsewhere:localhost" })).refused(400, "M_BAD_ALIAS");
     let all = ["#main:localhost", "#other:localhost", "#bobs:localhost"];
     set(json!({ "alias": all[0], "alt_aliases": all, "org.example": 1 })).ok();
     let delete = |user: &User, alias: &str| {
@@ -224,8 +216,4 @@ fn an_alias_that_is_removed_is_no_canonical_alias_any_more() {
     // Bob may remove his alias, and not change what the room says of it.
     delete(&bob, all[2]);
     assert_eq!(canonical(), json!({ "alt_aliases": all[1..], "org.example": 1 }));
-    // What stood there before is not looked at again.
-    set(json!({ "alt_aliases": [all[2]] })).ok();
-    set(json!({})).ok();
-    set(json!({ "alt_aliases": [all[2]] })).refused(400, "M_BAD_ALIAS");
 }

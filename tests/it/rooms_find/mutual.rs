@@ -12,7 +12,7 @@ fn with(user: &User) -> String {
     path("user_id={}", &[&user.id])
 }
 
-/// Checklist 6.13
+// Checklist 6.13
 #[test]
 fn rooms_that_both_are_joined_to_are_mutual() {
     let server = Server::start();
@@ -41,7 +41,7 @@ fn rooms_that_both_are_joined_to_are_mutual() {
     }
 }
 
-/// Checklist 6.13
+// Checklist 6.13
 #[test]
 fn many_mutual_rooms_come_in_batches() {
     let mut server = Server::start();

@@ -45,7 +45,7 @@ fn tree(owner: &User) -> (String, String) {
     (root, pit)
 }
 
-/// Checklist 8.15
+// Checklist 8.15
 #[test]
 fn a_space_is_walked_depth_first_in_the_order_of_its_children() {
     let server = Server::start();
@@ -76,7 +76,7 @@ fn a_space_is_walked_depth_first_in_the_order_of_its_children() {
     assert_eq!(names(bob.http.get(&old)), all);
 }
 
-/// Checklist 8.15
+// Checklist 8.15
 #[test]
 fn pages_go_on_where_the_last_one_ended_on_the_same_terms() {
     let mut server = Server::start();
@@ -111,7 +111,7 @@ fn pages_go_on_where_the_last_one_ended_on_the_same_terms() {
     page(&bob, terms, &token).refused(400, "M_INVALID_PARAM");
 }
 
-/// Checklist 8.15
+// Checklist 8.15
 #[test]
 fn everybody_sees_the_rooms_that_are_open_to_them() {
     let server = Server::start();

@@ -17,7 +17,7 @@ fn is_told(user: &User, room: &str) -> bool {
     user.sync(Ask::initial()).ok()["rooms"]["invite"][room].is_object()
 }
 
-/// Checklist 6.8
+// Checklist 6.8
 #[test]
 fn an_invite_that_is_blocked_is_refused_everywhere() {
     let server = Server::start();
@@ -49,7 +49,7 @@ fn an_invite_that_is_blocked_is_refused_everywhere() {
     }
 }
 
-/// Checklist 6.8
+// Checklist 6.8
 #[test]
 fn users_and_servers_can_be_told_apart() {
     let server = Server::start();

@@ -28,7 +28,7 @@ fn stripped(sync: &Answer, section: &str, room: &str) -> Vec<String> {
     events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Checklist 4.8, 8.6
+// Checklist 4.8, 8.6
 #[test]
 fn who_knocks_is_seen_and_let_in_by_an_invite() {
     let mut server = Server::start();
@@ -76,7 +76,7 @@ fn who_knocks_is_seen_and_let_in_by_an_invite() {
     assert!(!stripped(&bob.sync(Ask::initial()).ok(), "knock", &room).is_empty());
 }
 
-/// Checklist 8.5, 8.6
+// Checklist 8.5, 8.6
 #[test]
 fn a_knock_is_taken_back_or_turned_down() {
     let server = Server::start();
@@ -97,7 +97,7 @@ fn a_knock_is_taken_back_or_turned_down() {
     }
 }
 
-/// Checklist 8.6
+// Checklist 8.6
 #[test]
 fn a_knock_is_refused_where_nobody_listens() {
     let server = Server::start();

@@ -27,7 +27,7 @@ fn data_path(user: &User, room: Option<&str>, kind: &str) -> String {
     }
 }
 
-/// Checklist 8.11
+// Checklist 8.11
 #[test]
 fn the_new_room_is_like_the_old_one() {
     let server = Server::start();
@@ -89,7 +89,7 @@ fn the_new_room_is_like_the_old_one() {
     }
 }
 
-/// Checklist 8.11
+// Checklist 8.11
 #[test]
 fn who_had_power_keeps_it_and_creators_are_named_anew() {
     let server = Server::start();
@@ -119,7 +119,7 @@ fn who_had_power_keeps_it_and_creators_are_named_anew() {
     upgrade(&alice, &back, bad).refused(400, "M_BAD_JSON");
 }
 
-/// Checklist 8.11
+// Checklist 8.11
 #[test]
 fn aliases_and_the_entry_in_the_directory_move() {
     let mut server = Server::start();
@@ -149,7 +149,7 @@ fn aliases_and_the_entry_in_the_directory_move() {
     bob.http.send("DELETE", &alias_path("#bobs:localhost"), b"").ok();
 }
 
-/// Checklist 8.11
+// Checklist 8.11
 #[test]
 fn members_bring_their_settings_along() {
     let server = Server::start();
@@ -186,7 +186,7 @@ fn members_bring_their_settings_along() {
     bob.http.get(&data_path(&bob, Some(&false_heir), "m.tag")).refused(404, "M_NOT_FOUND");
 }
 
-/// Checklist 8.11
+// Checklist 8.11
 #[test]
 fn only_who_may_end_the_old_room_can_upgrade_it() {
     let server = Server::start();
@@ -215,7 +215,7 @@ fn only_who_may_end_the_old_room_can_upgrade_it() {
     assert_eq!(state(&bob, &new, "m.room.server_acl"), json!({ "allow": ["*"] }));
 }
 
-/// Checklist 8.11
+// Checklist 8.11
 #[test]
 fn a_space_keeps_its_rooms() {
     let server = Server::start();
