@@ -231,6 +231,7 @@ fn finding_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
     let server_name = boot.config.server.name.clone();
     let (view, directory) = (view.clone(), engine.directory.clone());
     let published = PublishedRooms::new(view.clone(), directory.clone(), engine.changes.clone());
+    published.prepare();
     let listed = DirectoryContext {
         view: view.clone(),
         directory: directory.clone(),

@@ -83,6 +83,18 @@ impl PublishedRooms {
         Self { view, directory, changes, list: Arc::default() }
     }
 
+    /// Fills the list before somebody has to wait for it: ten thousand rooms take seconds.
+    pub fn prepare(&self) {
+        let this = self.clone();
+        drop(actix_web::rt::spawn(async move {
+            let view = this.view.clone();
+            let filled = view.run(move |_| this.page(&Filter::new(), None, 0)).await;
+            if let Err(error) = filled {
+                tracing::warn!(%error, "the list of published rooms could not be prepared");
+            }
+        }));
+    }
+
     /// At most `limit` of the rooms that a filter lets through.
     ///
     /// # Errors
