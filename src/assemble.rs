@@ -24,13 +24,16 @@ use crate::{
         context,
         create_room::{self, CreateRoomContext},
         delayed::{self, DelayedContext},
+        directory::{self, DirectoryContext},
         discovery::{self, DiscoveryContext},
         event,
         filters::{self, FilterContext},
+        initial_sync::{self, InitialSyncContext},
         login::{self, LoginContext},
         members,
         membership::{self, Members, MembershipContext},
         messages,
+        mutual_rooms::{self, MutualRoomsContext},
         notifications::{self, NotificationContext},
         passwords::Passwords,
         profile::{self, ProfileContext},
@@ -39,15 +42,19 @@ use crate::{
         redact,
         register::{self, RegisterContext},
         relations,
+        room_summary::{self, RoomSummaryContext},
         send::{self, SendContext},
         sessions::Sessions,
+        spaces::{self, SpaceContext},
         state,
         state_write::{self, StateWriteContext},
         sync::{self, SyncContext},
+        third_party,
         thread_subscriptions::{self, ThreadContext},
         threads, timestamp,
         typing::{self, TypingContext},
         uiaa::Uiaa,
+        upgrade::{self, UpgradeContext},
     },
     config::DataDir,
     error::ApiError,
@@ -56,7 +63,7 @@ use crate::{
     metrics::Metrics,
     push::UnreadCounts,
     server::{Boot, Service, StartError},
-    view::View,
+    view::{PublishedRooms, View},
 };
 
 /// Starts the actors and collects the endpoints. Runs inside the server's actix system.
@@ -74,8 +81,9 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(account_routes(&boot, &engine)?)
         .and(profile::routes(profiles.clone()))
         .and(aliases::routes(aliases.clone()))
-        .and(reading_routes(&view))
+        .and(reading_routes(&engine, &view))
         .and(writing_routes(&boot, &engine, &view))
+        .and(finding_routes(&boot, &engine, &view))
         .and(notice_routes(&engine, &view, &counts))
         .and(network.routes(&boot, &engine, profiles, aliases))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
@@ -99,6 +107,7 @@ fn profiles(boot: &Boot, engine: &Engine, network: &Network) -> ProfileContext {
 fn aliases(boot: &Boot, engine: &Engine, view: &View, network: &Network) -> AliasContext {
     AliasContext {
         directory: engine.directory.clone(),
+        rooms: engine.rooms.clone(),
         view: view.clone(),
         server_name: boot.config.server.name.clone(),
         remote: network.client.clone(),
@@ -107,9 +116,14 @@ fn aliases(boot: &Boot, engine: &Engine, view: &View, network: &Network) -> Alia
 
 /// What clients ask before they know anything else.
 fn discovery_routes(boot: &Boot) -> Routes {
-    let public_url = boot.config.server.public_url.clone();
-    let delays_events = !boot.config.rooms.max_event_delay.is_zero();
-    discovery::routes(Arc::new(DiscoveryContext { public_url, delays_events }))
+    let config = &boot.config;
+    discovery::routes(Arc::new(DiscoveryContext {
+        delays_events: !config.rooms.max_event_delay.is_zero(),
+        public_url: config.server.public_url.clone(),
+        support: config.support.clone(),
+        policy_server_key: config.rooms.policy_server_key.clone(),
+    }))
+    .and(third_party::routes())
 }
 
 /// Accounts, logins and users' own data.
@@ -139,7 +153,12 @@ fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
 }
 
 /// Reading rooms.
-fn reading_routes(view: &View) -> Routes {
+fn reading_routes(engine: &Engine, view: &View) -> Routes {
+    let initial_sync = InitialSyncContext {
+        view: view.clone(),
+        directory: engine.directory.clone(),
+        users: engine.users.clone(),
+    };
     event::routes(view.clone())
         .and(state::routes(view.clone()))
         .and(members::routes(view.clone()))
@@ -148,6 +167,7 @@ fn reading_routes(view: &View) -> Routes {
         .and(relations::routes(view.clone()))
         .and(threads::routes(view.clone()))
         .and(timestamp::routes(view.clone()))
+        .and(initial_sync::routes(Arc::new(initial_sync)))
 }
 
 /// What users want to be notified of.
@@ -179,6 +199,7 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         directory: directory.clone(),
         default_version: boot.config.rooms.default_version.clone(),
     };
+    let upgrading = UpgradeContext::new(members.clone(), directory.clone());
     let delayed = DelayedContext {
         delayed: engine.delayed.clone(),
         view: view.clone(),
@@ -192,6 +213,7 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
     let sending = Arc::new(SendContext { rooms, view: view.clone(), delayed: delayed.clone() });
     let typing = TypingContext { typing: engine.typing.clone(), view: view.clone() };
     create_room::routes(Arc::new(creating))
+        .and(upgrade::routes(Arc::new(upgrading)))
         .and(membership::routes(Arc::new(MembershipContext {
             members,
             directory: directory.clone(),
@@ -201,7 +223,28 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         .and(state_write::routes(Arc::new(state)))
         .and(delayed::routes(delayed))
         .and(typing::routes(Arc::new(typing)))
-        .and(receipts::routes(Arc::new(ReceiptContext { users, view: view.clone() })))
+        .and(receipts::routes(Arc::new(ReceiptContext { users, view })))
+}
+
+/// Finding rooms.
+fn finding_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
+    let server_name = boot.config.server.name.clone();
+    let (view, directory) = (view.clone(), engine.directory.clone());
+    let published = PublishedRooms::new(view.clone(), directory.clone(), engine.changes.clone());
+    published.prepare();
+    let listed = DirectoryContext {
+        view: view.clone(),
+        directory: directory.clone(),
+        published,
+        server_name: server_name.clone(),
+    };
+    let summary =
+        RoomSummaryContext { view: view.clone(), directory, server_name: server_name.clone() };
+    let mutual = MutualRoomsContext { view: view.clone(), server_name };
+    directory::routes(Arc::new(listed))
+        .and(room_summary::routes(Arc::new(summary)))
+        .and(mutual_rooms::routes(Arc::new(mutual)))
+        .and(spaces::routes(Arc::new(SpaceContext::new(view, boot.env.clone()))))
 }
 
 /// What an awake room takes, roughly: an actor, its extremities, and the parsed events that auth

@@ -12,7 +12,10 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 
 use ipnet::IpNet;
 use parlour_actors::keyring::OldKey;
-use ruma::{OwnedServerName, RoomVersionId};
+use ruma::{
+    OwnedServerName, RoomVersionId, api::client::discovery::discover_support::Contact,
+    serde::Base64,
+};
 use tracing_subscriber::filter::Targets;
 
 pub use self::{layers::Source, servers::ServerFilter};
@@ -35,6 +38,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Who may make an account.
     pub registration: RegistrationConfig,
+    /// Where users find help.
+    pub support: SupportConfig,
     /// Rooms.
     pub rooms: RoomsConfig,
     /// Rate limits; off in test mode.
@@ -137,6 +142,15 @@ impl std::fmt::Debug for RegistrationMode {
     }
 }
 
+/// Where users find help.
+#[derive(Debug, Clone, Default)]
+pub struct SupportConfig {
+    /// A page on the web.
+    pub page: Option<String>,
+    /// People.
+    pub contacts: Vec<Contact>,
+}
+
 /// Rooms.
 #[derive(Debug, Clone)]
 pub struct RoomsConfig {
@@ -148,6 +162,8 @@ pub struct RoomsConfig {
     pub max_event_delay: Duration,
     /// How many requests may wait for one room.
     pub max_queue: usize,
+    /// The public key of this host's policy server.
+    pub policy_server_key: Option<Base64>,
 }
 
 /// Other servers.

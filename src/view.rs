@@ -19,6 +19,11 @@
 //! | [`threads`] | which threads does a room have |
 //! | [`time`] | which event is nearest to a time |
 //! | [`ignored`] | whom does this user not want to hear |
+//! | [`invites`] | from whom does this user take invites |
+//! | `preview` | what is told of a room to those who are not in it |
+//! | [`published`] | which rooms are in the directory |
+//! | [`spaces`] | what is in a space |
+//! | [`mutual`] | which rooms do two users share |
 //! | [`sync`] | what is new for a device |
 
 pub mod access;
@@ -27,12 +32,17 @@ pub mod children;
 pub mod event;
 pub mod filter;
 pub mod ignored;
+pub mod invites;
+pub mod mutual;
 pub mod page;
 mod pool;
 pub mod power;
+mod preview;
+pub mod published;
 pub mod reader;
 mod restricted;
 pub mod room;
+pub mod spaces;
 pub mod sync;
 #[cfg(test)]
 mod tests;
@@ -54,8 +64,10 @@ pub use self::{
     event::{EventFormat, Fields},
     filter::{EventFilter, RelationFilter},
     ignored::Ignored,
+    invites::{InviteAction, InvitePermission},
     page::{Page, PageRequest, Shown},
     power::Powers,
+    published::{ListPage, ListToken, PublishedRooms},
     reader::{Reader, Seen},
     room::{RoomView, StateAt},
     thread::ThreadPlace,

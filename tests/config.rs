@@ -146,6 +146,18 @@ fn complaints_are_one_line_that_names_the_key() {
         ("registration.tokens = [\"a b\"]", &[], &["registration.tokens"]),
         ("rooms.default_version = \"13\"", &[], &["rooms.default_version", "13"]),
         ("rooms.max_queue = 0", &[], &["rooms.max_queue"]),
+        ("rooms.policy_server_key = \"AAAA\"", &[], &["rooms.policy_server_key", "32 bytes"]),
+        ("support.contacts = [{ role = \"\" }]", &[], &["support.contacts[0].role"]),
+        (
+            "support.contacts = [{ role = \"m.role.admin\" }]",
+            &[],
+            &["support.contacts[0].email_address", "matrix_id"],
+        ),
+        (
+            "support.contacts = [{ role = \"m.role.admin\", matrix_id = \"me\" }]",
+            &[],
+            &["support.contacts[0].matrix_id", "`me`"],
+        ),
         (
             "limits.login = { per_second = 0.0, burst = 1 }",
             &[],

@@ -59,7 +59,9 @@ impl Changes {
     pub(crate) fn apply(&self, announcements: &[(StreamPos, Announcement)]) {
         for (pos, announcement) in announcements {
             match announcement {
-                Announcement::Event { room, .. } | Announcement::Receipt { room, .. } => {
+                Announcement::Event { room, .. }
+                | Announcement::Receipt { room, .. }
+                | Announcement::Published { room } => {
                     self.room_changed_at(*room, *pos);
                 }
                 Announcement::User { user } => self.user_changed_at(user, *pos),

@@ -40,6 +40,11 @@ pub enum Announcement {
         /// The user.
         user: String,
     },
+    /// A room has come into the published directory, or has gone.
+    Published {
+        /// The room.
+        room: RoomNum,
+    },
     /// Nothing that a waiting client would want to know.
     Nothing,
 }

@@ -56,6 +56,14 @@ pub struct AliasClaim {
     claimed: Arc<Mutex<HashSet<String>>>,
 }
 
+impl AliasClaim {
+    /// The alias.
+    #[must_use]
+    pub fn alias(&self) -> &str {
+        &self.alias
+    }
+}
+
 impl Drop for AliasClaim {
     fn drop(&mut self) {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.alias);
@@ -121,18 +129,13 @@ impl Directory {
         room: RoomNum,
         creator: &str,
     ) -> Result<(), AliasError> {
-        let alias = claim.alias.clone();
-        let entry = AliasEntry { room, creator: creator.to_owned() };
+        let (alias, creator) = (claim.alias.clone(), creator.to_owned());
         let decide = move |store: &Store| {
             let prefix = keys::aliases_of_room(room);
             if store.scan_prefix(&prefix, Direction::Forward, MAX_PER_ROOM)?.len() >= MAX_PER_ROOM {
                 return Err(AliasError::TooMany);
             }
-            let of_room = keys::alias_of_room(room, &alias);
-            Ok(write(vec![
-                Op::Put { key: keys::alias(&alias), value: entry.encode() },
-                Op::Put { key: of_room, value: Bytes::new() },
-            ]))
+            Ok(write(alias_ops(&alias, room, &creator).into()))
         };
         self.users.change(&claim.alias, decide).await
     }
@@ -156,6 +159,31 @@ impl Directory {
         self.users.change(alias, decide).await
     }
 
+    /// Lets an alias lead from one room to another, with its creator; does nothing if it leads
+    /// elsewhere by now.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError`]
+    pub async fn move_alias(
+        &self,
+        alias: &str,
+        from: RoomNum,
+        to: RoomNum,
+    ) -> Result<(), UserError> {
+        let name = alias.to_owned();
+        let decide = move |store: &Store| {
+            let entry = store.typed::<AliasEntry>(&keys::alias(&name))?;
+            let Some(AliasEntry { creator, .. }) = entry.filter(|entry| entry.room == from) else {
+                return Ok::<_, UserError>(Decision::Keep(()));
+            };
+            let mut ops = vec![Op::Delete { key: keys::alias_of_room(from, &name) }];
+            ops.extend(alias_ops(&name, to, &creator));
+            Ok(write(ops))
+        };
+        self.users.change(alias, decide).await
+    }
+
     /// Puts a room into the published directory, or takes it out.
     ///
     /// # Errors
@@ -163,12 +191,9 @@ impl Directory {
     /// [`UserError`]
     pub async fn publish(&self, room: RoomNum, published: bool) -> Result<(), UserError> {
         let decide = move |_: &Store| {
-            let key = keys::published(room);
-            let op = match published {
-                true => Op::Put { key, value: Bytes::new() },
-                false => Op::Delete { key },
-            };
-            Ok::<_, UserError>(write(vec![op]))
+            let ops = vec![publish_op(room, published)];
+            let change = Ops { ops, announcement: Announcement::Published { room } };
+            Ok::<_, UserError>(Decision::Write(Box::new(change), ()))
         };
         self.users.change(&room.0.to_string(), decide).await
     }
@@ -180,6 +205,34 @@ impl Directory {
     /// If storage cannot be read.
     pub fn is_published(&self, room: RoomNum) -> Result<bool, StorageError> {
         Ok(self.store.get(&keys::published(room))?.is_some())
+    }
+
+    /// All rooms in the published directory.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn published(&self) -> Result<Vec<RoomNum>, StorageError> {
+        let found = self.store.scan_prefix(&[keys::PUBLISHED], Direction::Forward, usize::MAX)?;
+        Ok(found.iter().filter_map(|(key, _)| KeyReader::new(key).number().map(RoomNum)).collect())
+    }
+}
+
+/// Lets an alias lead to a room.
+pub(crate) fn alias_ops(alias: &str, room: RoomNum, creator: &str) -> [Op; 2] {
+    let entry = AliasEntry { room, creator: creator.to_owned() };
+    [
+        Op::Put { key: keys::alias(alias), value: entry.encode() },
+        Op::Put { key: keys::alias_of_room(room, alias), value: Bytes::new() },
+    ]
+}
+
+/// Puts a room into the published directory, or takes it out.
+pub(crate) fn publish_op(room: RoomNum, published: bool) -> Op {
+    let key = keys::published(room);
+    match published {
+        true => Op::Put { key, value: Bytes::new() },
+        false => Op::Delete { key },
     }
 }
 

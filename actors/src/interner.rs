@@ -49,7 +49,10 @@ impl Interner {
     pub fn new(store: Store) -> Result<Self, StorageError> {
         Ok(Self {
             next_event: AtomicU64::new(highest(&store, keys::EVENT)? + 1),
-            next_room: AtomicU64::new(highest(&store, keys::ROOM)? + 1),
+            // A birth that was cut off leaves a timeline and no room.
+            next_room: AtomicU64::new(
+                highest(&store, keys::ROOM)?.max(highest(&store, keys::TIMELINE)?) + 1,
+            ),
             next_state_key: AtomicU64::new(
                 StateKeyNum(highest(&store, keys::STATE_KEY_NAME)?).sequence() + 1,
             ),

@@ -91,7 +91,7 @@ impl Notifier {
             Announcement::User { user } => {
                 self.wake_user(user, |news| news.pos = pos);
             }
-            Announcement::Nothing => {}
+            Announcement::Published { .. } | Announcement::Nothing => {}
         }
     }
 

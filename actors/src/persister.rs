@@ -90,19 +90,20 @@ impl Persister {
     /// Queues a change. Changes submitted from one place keep their order.
     pub fn submit(&self, change: Box<dyn Change>, permit: OwnedSemaphorePermit, done: Done) {
         // The mailbox bounds nothing; the permit does.
-        self.addr.do_send(Submit { change, _permit: Some(permit), broken: None, done });
+        let submit = Submit { change, _permit: Some(permit), broken: None, done };
+        self.addr.do_send(Submits(vec![submit]));
     }
 
-    /// Queues a room's change; admission to the room bounds how many there are. Each change of a
-    /// room builds on the ones before: when one fails, `broken` is set, and later ones that carry
-    /// it fail too.
-    pub(crate) fn submit_of_room(
-        &self,
-        change: Box<dyn Change>,
-        broken: Arc<AtomicBool>,
-        done: Done,
-    ) {
-        self.addr.do_send(Submit { change, _permit: None, broken: Some(broken), done });
+    /// Queues changes of a room that belong together; admission to the room bounds how many there
+    /// are. They become durable with one flush, and readable all at once.
+    pub(crate) fn submit_of_room(&self, changes: Vec<RoomChange>) {
+        let submits = changes.into_iter().map(|RoomChange { change, broken, done }| Submit {
+            change,
+            _permit: None,
+            broken: Some(broken),
+            done,
+        });
+        self.addr.do_send(Submits(submits.collect()));
     }
 
     /// Queues a change and waits until it is durable and readable.
@@ -146,8 +147,19 @@ impl Actor for PersisterActor {
     }
 }
 
+/// A room's change. Each builds on the ones before: when one fails, `broken` is set, and later ones
+/// that carry it fail too.
+pub(crate) struct RoomChange {
+    pub(crate) change: Box<dyn Change>,
+    pub(crate) broken: Arc<AtomicBool>,
+    pub(crate) done: Done,
+}
+
+/// Changes that are not parted.
 #[derive(Message)]
 #[rtype(result = "()")]
+struct Submits(Vec<Submit>);
+
 struct Submit {
     change: Box<dyn Change>,
     _permit: Option<OwnedSemaphorePermit>,
@@ -171,14 +183,14 @@ struct Flush;
 #[rtype(result = "()")]
 struct Stop;
 
-impl Handler<Submit> for PersisterActor {
+impl Handler<Submits> for PersisterActor {
     type Result = ();
 
-    fn handle(&mut self, submit: Submit, ctx: &mut Self::Context) {
+    fn handle(&mut self, Submits(submits): Submits, ctx: &mut Self::Context) {
         if self.waiting.is_empty() {
             ctx.notify(Flush);
         }
-        self.waiting.push(submit);
+        self.waiting.extend(submits);
         if self.waiting.len() >= MAX_GROUP {
             self.flush();
         }

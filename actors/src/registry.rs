@@ -21,11 +21,13 @@ use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::{
+    directory::AliasClaim,
     persister::Persister,
     room::{
         MaySleep, Room, RoomCore, RoomDeps, RoomHost,
         messages::{
-            Admission, Input, LocalEvent, Output, Perform, ProfileUpdate, RoomError, Sent, Verdict,
+            Admission, Birth, Input, LocalEvent, Output, Perform, ProfileUpdate, RoomError, Sent,
+            Verdict,
         },
     },
     workers::Workers,
@@ -71,7 +73,7 @@ impl Default for RoomLimits {
 }
 
 /// A room that is to be created.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NewRoom {
     /// The room version.
     pub version: &'static RoomVersion,
@@ -81,6 +83,10 @@ pub struct NewRoom {
     pub create_content: Object,
     /// The events that follow, in order, beginning with the creator's join.
     pub events: Vec<LocalEvent>,
+    /// The alias that leads to the room from its birth on.
+    pub alias: Option<AliasClaim>,
+    /// Whether it is in the published directory from its birth on.
+    pub published: bool,
 }
 
 /// How others reach rooms. Cheap to clone.
@@ -209,7 +215,8 @@ impl Rooms {
         }
     }
 
-    /// Creates a room: all of its first events, or nothing.
+    /// Creates a room: all of its first events with its alias and its entry in the directory, or
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -226,7 +233,9 @@ impl Rooms {
             let mut rooms = self.0.rooms.write().unwrap_or_else(PoisonError::into_inner);
             rooms.insert(room_id.clone(), entry.clone());
         }
-        let result = ask(&entry.addr, Input::Birth(create, new.events), admission).await;
+        let NewRoom { events, alias, published, .. } = new;
+        let birth = Input::Birth(Box::new(Birth { create, events, alias, published }));
+        let result = ask(&entry.addr, birth, admission).await;
         if result.is_err() {
             self.0.forget(&room_id, &entry.addr);
         }

@@ -8,6 +8,7 @@
 //! worker thread with the core moved out; requests are parked meanwhile, and other rooms on the
 //! same thread don't notice.
 
+mod birth;
 mod change;
 mod commits;
 mod core;
@@ -29,7 +30,7 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use parlour_event::{Pdu, RoomNum};
+use parlour_event::RoomNum;
 use ruma::{OwnedEventId, OwnedRoomId};
 use tokio::sync::Semaphore;
 
@@ -37,11 +38,14 @@ pub(crate) use self::core::{RoomCore, RoomDeps};
 use self::{
     commits::{Answer, Commits, Settled, Waiter},
     local::Local,
-    messages::{Admission, Input, LocalEvent, News, Output, Perform, Reply, RoomError, Verdict},
+    messages::{Admission, Input, News, Output, Perform, Reply, RoomError, Verdict},
     received::Received,
     take_in::Step,
 };
-use crate::{persister::Persister, workers::Workers};
+use crate::{
+    persister::{Persister, RoomChange},
+    workers::Workers,
+};
 
 /// How many events a room remembers as having made it panic.
 const MAX_QUARANTINED: usize = 1_000;
@@ -208,17 +212,18 @@ impl Room {
     fn submit(&mut self, steps: Vec<Step>, waiter: Waiter, ctx: &mut Context<Self>) {
         let Some(last) = steps.last().map(|step| step.seq) else { return };
         self.commits.wait(last, waiter);
-        for Step { seq, change, broken, .. } in steps {
+        self.in_flight += steps.len();
+        let changes = steps.into_iter().map(|Step { seq, change, broken, .. }| {
             let (room, commits) = (ctx.address(), self.commits.clone());
-            self.in_flight += 1;
             let done = move |result| {
                 if commits.settle(seq, result) {
                     // A room that has gone has nothing left to do about it.
                     room.do_send(News);
                 }
             };
-            self.host.persister.submit_of_room(Box::new(change), broken, Box::new(done));
-        }
+            RoomChange { change: Box::new(change), broken, done: Box::new(done) }
+        });
+        self.host.persister.submit_of_room(changes.collect());
     }
 
     /// Gives the core up. What waits for commits is still answered by those; the room is set up
@@ -344,7 +349,7 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
             Some(event) => compute(core, Input::Local(Box::new(event))),
             None => Ok(Computed::Done(Output::Received(Verdict::Known))),
         },
-        Input::Birth(create, events) => birth(core, create, events),
+        Input::Birth(birth) => birth::of(core, *birth),
         Input::Received(pdu) => Ok(match core.received(pdu)? {
             Received::Known => Computed::Done(Output::Received(Verdict::Known)),
             Received::Step(step, verdict) => {
@@ -354,43 +359,12 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
     }
 }
 
-/// Takes in all first events of a room before anything is written: if one is refused, the room
-/// does not come to be.
-fn birth(
-    core: &mut RoomCore,
-    create: Arc<Pdu>,
-    events: Vec<LocalEvent>,
-) -> Result<Computed, RoomError> {
-    let answer = Answer::Sent(create.event_id().clone());
-    let steps = first_steps(core, create, events);
-    let steps = steps.inspect_err(|_| core.abandon_birth())?;
-    Ok(Computed::Steps { steps, answer })
-}
-
-fn first_steps(
-    core: &mut RoomCore,
-    create: Arc<Pdu>,
-    events: Vec<LocalEvent>,
-) -> Result<Vec<Step>, RoomError> {
-    let mut steps = Vec::with_capacity(events.len() + 1);
-    match core.received(create)? {
-        Received::Step(step, Verdict::Accepted) => steps.push(*step),
-        _ => return Err(RoomError::CreateRefused),
-    }
-    for event in events {
-        if let Local::Step(step) = core.local(event)? {
-            steps.push(*step);
-        }
-    }
-    Ok(steps)
-}
-
 /// The event that is to blame if computing panics. Local events have no id yet: their request gets
 /// the error, and a repetition is a new event.
 fn suspect(input: &Input) -> Option<OwnedEventId> {
     match input {
         Input::Received(pdu) => Some(pdu.event_id().clone()),
-        Input::Local(_) | Input::Member(..) | Input::Profile(_) | Input::Birth(..) => None,
+        Input::Local(_) | Input::Member(..) | Input::Profile(_) | Input::Birth(_) => None,
     }
 }
 

@@ -5,14 +5,18 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use parlour_actors::directory::{AliasError, Directory};
+use parlour_actors::{
+    RoomError, Rooms,
+    directory::{AliasError, Directory},
+};
 use parlour_event::{
     content::Membership,
     json::{Object, Value},
 };
 use parlour_storage::schema::AliasEntry;
 use ruma::{
-    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName,
+    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, ServerName,
+    UserId,
     api::{
         client::{
             alias::{create_alias, delete_alias, get_alias},
@@ -23,7 +27,7 @@ use ruma::{
     },
 };
 
-use super::local;
+use super::{local, membership::no_federation};
 use crate::{
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
@@ -42,6 +46,8 @@ const MAX_SERVERS: usize = 50;
 pub struct AliasContext {
     /// Where aliases lead.
     pub directory: Directory,
+    /// Where canonical aliases are taken back.
+    pub rooms: Rooms,
     /// Rooms.
     pub view: View,
     /// Which aliases are ours.
@@ -113,6 +119,7 @@ async fn remove(
         return Err(ApiError::forbidden("The alias is somebody else's"));
     }
     context.directory.remove(req.room_alias.as_str(), room.num).await?;
+    context.take_back(&req.caller.user_id, &room, &req.room_alias).await?;
     Ok(delete_alias::v3::Response::new())
 }
 
@@ -159,6 +166,26 @@ impl AliasContext {
         Ok((entry, room))
     }
 
+    /// Takes an alias that is gone out of the room's canonical ones, if the user may: the alias is
+    /// gone in any case.
+    async fn take_back(
+        &self,
+        user: &UserId,
+        room: &RoomView,
+        alias: &RoomAliasId,
+    ) -> Result<(), ApiError> {
+        let present = self.view.current(room, "m.room.canonical_alias", "")?;
+        let Some(content) = present.and_then(|event| without(event.content(), alias.as_str()))
+        else {
+            return Ok(());
+        };
+        let event = local::state_event(user, "m.room.canonical_alias", "", content);
+        match self.rooms.send(&room.room_id, event).await {
+            Ok(_) | Err(RoomError::Forbidden(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn may_remove(
         &self,
         caller: &Caller,
@@ -172,6 +199,29 @@ impl AliasContext {
         Ok(self.view.membership_of(room, user)? == Some(Membership::Join)
             && self.view.powers(room)?.may_set(user, "m.room.canonical_alias"))
     }
+}
+
+/// The room that a client names by its id or by an alias.
+///
+/// # Errors
+///
+/// 404 for an alias that leads nowhere. Whether there is a room of an id is not looked at.
+pub(crate) fn resolve(
+    directory: &Directory,
+    view: &View,
+    own_name: &ServerName,
+    room_or_alias: &RoomOrAliasId,
+) -> Result<OwnedRoomId, ApiError> {
+    let alias = match <&RoomId>::try_from(room_or_alias) {
+        Ok(room_id) => return Ok(room_id.to_owned()),
+        Err(alias) => alias,
+    };
+    if alias.server_name() != own_name {
+        return Err(no_federation(format!("{alias} belongs to another server")));
+    }
+    let unknown = || ApiError::not_found(format!("There is no room alias {alias}"));
+    let entry = directory.alias(alias.as_str())?.ok_or_else(unknown)?;
+    Ok(view.room_by_num(entry.room)?.ok_or_else(unknown)?.room_id)
 }
 
 /// Checks that an alias is one that this server can give away.
@@ -189,6 +239,19 @@ pub(crate) fn check_own(alias: &RoomAliasId, own_name: &ServerName) -> Result<()
         true => Ok(()),
         false => Err(ApiError::invalid_param("The alias must end in this server's name")),
     }
+}
+
+/// A content of `m.room.canonical_alias` without an alias; `None` if it does not have it.
+pub(crate) fn without(content: &Object, alias: &str) -> Option<Object> {
+    let mut less = content.clone();
+    let is_it = |value: &Value| value.as_str() == Some(alias);
+    if less.get("alias").is_some_and(is_it) {
+        less.remove("alias");
+    }
+    if let Some(Value::Array(others)) = less.get_mut("alt_aliases") {
+        others.retain(|other| !is_it(other));
+    }
+    (less != *content).then_some(less)
 }
 
 /// Checks the aliases that a new `m.room.canonical_alias` has and the present one has not.

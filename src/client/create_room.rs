@@ -3,15 +3,12 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#creation>
 
 mod plan;
-mod power;
+pub(crate) mod power;
 
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use parlour_actors::{
-    RoomError,
-    directory::{AliasError, Directory},
-};
+use parlour_actors::{RoomError, directory::Directory};
 use ruma::{
     RoomVersionId,
     api::{
@@ -20,7 +17,6 @@ use ruma::{
     },
 };
 
-use self::plan::Plan;
 use super::membership::Members;
 use crate::{
     error::ApiError,
@@ -48,31 +44,9 @@ pub fn routes(context: Arc<CreateRoomContext>) -> Routes {
 
 /// `POST /_matrix/client/v3/createRoom`
 async fn create(context: Arc<CreateRoomContext>, req: Ruma<Request>) -> Result<Response, ApiError> {
-    let Plan { room, alias, published } = Plan::of(&context, &req)?;
-    let creator = room.creator.clone();
-    // Nobody else may get the alias between the room's birth and its entry in the directory.
-    let claim = alias.map(|alias| context.directory.claim(alias.as_str())).transpose();
-    let claim = claim.map_err(alias_refused)?;
+    let room = plan::plan(&context, &req)?;
     let (room_id, _) = context.members.rooms.create(room).await.map_err(refused)?;
-    let num = context.members.view.store.room_num(room_id.as_str())?;
-    let num = num.ok_or_else(|| ApiError::internal("a room that was just made is not there"))?;
-    if let Some(claim) = claim {
-        let added = context.directory.add(claim, num, creator.as_str()).await;
-        added.map_err(alias_refused)?;
-    }
-    if published {
-        context.directory.publish(num, true).await?;
-    }
     Ok(Response::new(room_id))
-}
-
-fn alias_refused(error: AliasError) -> ApiError {
-    match error {
-        AliasError::Taken => {
-            ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::RoomInUse, error.to_string())
-        }
-        other => other.into(),
-    }
 }
 
 /// An event that the room's own rules forbid means that the parameters contradict each other.

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use ruma::api::client::discovery::{
-    discover_homeserver::{self, HomeserverInfo},
-    get_supported_versions,
+use ruma::{
+    api::client::discovery::{
+        discover_homeserver::{self, HomeserverInfo},
+        discover_policy_server, discover_support, get_supported_versions,
+    },
+    serde::Base64,
 };
 
 use crate::{
+    config::SupportConfig,
     error::ApiError,
     http::{Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
@@ -20,9 +24,10 @@ pub const VERSIONS: [&str; 22] = [
     "v1.19",
 ];
 
-/// Proposals that clients ask for by name: stable ones that some look for still, filters by
-/// relation, deletion of account data, thread subscriptions.
-const UNSTABLE_FEATURES: [&str; 10] = [
+/// Proposals that clients ask for by name: some that no version of the specification has, and
+/// stable ones that some look for still.
+const UNSTABLE_FEATURES: [&str; 14] = [
+    "im.nheko.summary",
     "org.matrix.msc3030",
     "org.matrix.msc3391",
     "org.matrix.msc3440.stable",
@@ -31,8 +36,11 @@ const UNSTABLE_FEATURES: [&str; 10] = [
     "org.matrix.msc3874",
     "org.matrix.msc3890",
     "org.matrix.msc3981",
+    "org.matrix.msc4155",
     "org.matrix.msc4306",
     "org.matrix.msc4308",
+    "uk.half-shot.msc2666.query_mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
 ];
 
 /// What these endpoints need to know.
@@ -42,6 +50,10 @@ pub struct DiscoveryContext {
     pub public_url: Option<String>,
     /// Whether events can be delayed.
     pub delays_events: bool,
+    /// Where users find help.
+    pub support: SupportConfig,
+    /// The public key of this host's policy server.
+    pub policy_server_key: Option<Base64>,
 }
 
 /// The endpoints of this file.
@@ -52,6 +64,8 @@ pub fn routes(context: Arc<DiscoveryContext>) -> Routes {
     Routes::new(Api::Client, context)
         .route_with(free, versions)
         .route_with(free, well_known)
+        .route_with(free, support)
+        .route_with(free, policy_server)
         .finish()
 }
 
@@ -76,4 +90,28 @@ async fn well_known(
     let url = context.public_url.clone();
     let url = url.ok_or_else(|| ApiError::not_found("This server is not found this way"))?;
     Ok(discover_homeserver::Response::new(HomeserverInfo::new(url)))
+}
+
+/// `GET /.well-known/matrix/support`
+async fn support(
+    context: Arc<DiscoveryContext>,
+    _: Ruma<discover_support::Request>,
+) -> Result<discover_support::Response, ApiError> {
+    let SupportConfig { page, contacts } = context.support.clone();
+    if page.is_none() && contacts.is_empty() {
+        return Err(ApiError::not_found("Nothing is said about support"));
+    }
+    let mut response = discover_support::Response::with_contacts(contacts);
+    response.support_page = page;
+    Ok(response)
+}
+
+/// `GET /.well-known/matrix/policy_server`
+async fn policy_server(
+    context: Arc<DiscoveryContext>,
+    _: Ruma<discover_policy_server::Request>,
+) -> Result<discover_policy_server::Response, ApiError> {
+    let key = context.policy_server_key.clone();
+    let key = key.ok_or_else(|| ApiError::not_found("This is not a policy server"))?;
+    Ok(discover_policy_server::Response::new(key))
 }

@@ -13,13 +13,16 @@ use parlour_event::{
     json::{Object, Value},
 };
 use ruma::{
-    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, UserId,
+    OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, UserId,
     api::{
-        client::membership::{
-            ban_user, forget_room,
-            invite_user::{self, v3::InvitationRecipient},
-            join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room,
-            unban_user,
+        client::{
+            knock::knock_room,
+            membership::{
+                ban_user, forget_room,
+                invite_user::{self, v3::InvitationRecipient},
+                join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room,
+                unban_user,
+            },
         },
         error::ErrorCode,
     },
@@ -27,7 +30,7 @@ use ruma::{
 
 pub(crate) use self::change::ANY;
 pub use self::change::Members;
-use super::local;
+use super::{aliases, local};
 use crate::{
     error::ApiError,
     http::{Api, Caller, RouteOptions, Routes, Ruma},
@@ -54,6 +57,7 @@ pub fn routes(context: Arc<MembershipContext>) -> Routes {
     Routes::new(Api::Client, context)
         .route_with(joining, join)
         .route_with(joining, join_by_alias)
+        .route_with(joining, knock)
         .route_with(joining, invite)
         .route(leave)
         .route(kick)
@@ -79,22 +83,33 @@ async fn join_by_alias(
     context: Arc<MembershipContext>,
     req: Ruma<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<join_room_by_id_or_alias::v3::Response, ApiError> {
-    let room_id = match <&RoomId>::try_from(&*req.room_id_or_alias) {
-        Ok(room_id) => room_id.to_owned(),
-        Err(alias) => resolve(&context, alias)?,
-    };
+    let room_id = context.resolve(&req.room_id_or_alias)?;
     enter(&context.members, &req.caller, &room_id, &req.reason, &req.meta.body).await?;
     Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
 }
 
-fn resolve(context: &MembershipContext, alias: &RoomAliasId) -> Result<OwnedRoomId, ApiError> {
-    let members = &context.members;
-    if alias.server_name() != members.server_name {
-        return Err(no_federation(format!("{alias} belongs to another server")));
+impl MembershipContext {
+    fn resolve(&self, room_or_alias: &RoomOrAliasId) -> Result<OwnedRoomId, ApiError> {
+        let Members { view, server_name, .. } = &self.members;
+        aliases::resolve(&self.directory, view, server_name, room_or_alias)
     }
-    let unknown = || ApiError::not_found(format!("There is no room alias {alias}"));
-    let entry = context.directory.alias(alias.as_str())?.ok_or_else(unknown)?;
-    Ok(members.view.room_by_num(entry.room)?.ok_or_else(unknown)?.room_id)
+}
+
+/// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
+///
+/// `via` names servers to knock through at rooms that are not known here.
+async fn knock(
+    context: Arc<MembershipContext>,
+    req: Ruma<knock_room::v3::Request>,
+) -> Result<knock_room::v3::Response, ApiError> {
+    let (members, user) = (&context.members, &req.caller.user_id);
+    let room_id = context.resolve(&req.room_id_or_alias)?;
+    if members.view.room(&room_id)?.is_none() {
+        return Err(unknown_room(&room_id, &members.server_name));
+    }
+    let content = content(Membership::Knock, &req.reason);
+    members.change(&room_id, user, user, content, ANY).await?;
+    Ok(knock_room::v3::Response::new(room_id))
 }
 
 async fn enter(
@@ -141,7 +156,7 @@ fn unknown_room(room_id: &RoomId, own_name: &OwnedServerName) -> ApiError {
 }
 
 /// What needs another server to be asked.
-fn no_federation(what: impl std::fmt::Display) -> ApiError {
+pub(crate) fn no_federation(what: impl std::fmt::Display) -> ApiError {
     let message = format!("{what}, and it does not talk to other servers yet");
     ApiError::new(StatusCode::NOT_FOUND, ErrorCode::Unknown, message)
 }

@@ -17,6 +17,7 @@ use super::{
     delayed::DelayedContext,
     local,
     membership::{ANY, Members},
+    state_checks::check_content,
 };
 use crate::{
     error::ApiError,
@@ -71,10 +72,11 @@ fn check(
     room_id: &RoomId,
     event: &LocalEvent,
 ) -> Result<(), ApiError> {
+    let state_key = event.state_key.as_deref().unwrap_or_default();
+    check_content(&event.event_type, state_key, &event.content, &context.members.server_name)?;
     match event.event_type.as_str() {
         "m.room.create" => Err(ApiError::forbidden("A room is created once, and that is done")),
-        "m.room.power_levels" => local::check_power_levels(&event.content),
-        "m.room.canonical_alias" if event.state_key.as_deref() == Some("") => {
+        "m.room.canonical_alias" if state_key.is_empty() => {
             let view = &context.members.view;
             check_canonical_alias(&context.directory, view, room_id, &event.content)
         }

@@ -12,6 +12,7 @@ pub(crate) struct Raw {
     pub(crate) server: Server,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) registration: Registration,
+    pub(crate) support: Support,
     pub(crate) rooms: Rooms,
     pub(crate) limits: Limits,
     pub(crate) federation: Federation,
@@ -70,6 +71,25 @@ impl std::fmt::Debug for Registration {
     }
 }
 
+/// `[support]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Support {
+    pub(crate) page: String,
+    pub(crate) contacts: Vec<Contact>,
+}
+
+/// One of `support.contacts`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Contact {
+    pub(crate) role: String,
+    #[serde(default)]
+    pub(crate) email_address: String,
+    #[serde(default)]
+    pub(crate) matrix_id: String,
+}
+
 /// `[rooms]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +98,7 @@ pub(crate) struct Rooms {
     pub(crate) idle_seconds: u64,
     pub(crate) max_event_delay_seconds: u64,
     pub(crate) max_queue: usize,
+    pub(crate) policy_server_key: String,
 }
 
 /// A rate limit.

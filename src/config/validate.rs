@@ -8,11 +8,14 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ruma::{RoomVersionId, ServerName};
+use ruma::{
+    OwnedUserId, RoomVersionId, ServerName, api::client::discovery::discover_support::Contact,
+    serde::Base64,
+};
 
 use super::{
     Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, RegistrationConfig,
-    RegistrationMode, RoomsConfig, ServerConfig, ThreadsConfig, TlsFiles,
+    RegistrationMode, RoomsConfig, ServerConfig, SupportConfig, ThreadsConfig, TlsFiles,
     raw::{self, Raw},
 };
 use crate::limits::{Rate, RateLimitConfig};
@@ -42,6 +45,7 @@ pub(super) fn validate(raw: Raw) -> Checked<Config> {
         server,
         listeners,
         registration: registration(raw.registration)?,
+        support: support(raw.support)?,
         rooms: rooms(&raw.rooms)?,
         federation: federation::federation(raw.federation)?,
         memory: memory(raw.memory)?,
@@ -214,7 +218,49 @@ fn rooms(raw: &raw::Rooms) -> Checked<RoomsConfig> {
         idle_timeout: Duration::from_secs(raw.idle_seconds),
         max_event_delay: Duration::from_secs(raw.max_event_delay_seconds),
         max_queue: raw.max_queue,
+        policy_server_key: policy_server_key(&raw.policy_server_key)?,
     })
+}
+
+fn policy_server_key(text: &str) -> Checked<Option<Base64>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Base64::parse(text) {
+        Ok(key) if key.as_bytes().len() == 32 => Ok(Some(key)),
+        _ => wrong(
+            "rooms.policy_server_key",
+            format_args!("`{text}` is not an ed25519 key; write its 32 bytes in base64"),
+        ),
+    }
+}
+
+fn support(raw: raw::Support) -> Checked<SupportConfig> {
+    let contacts = raw.contacts.into_iter().enumerate().map(|(number, raw)| contact(number, raw));
+    Ok(SupportConfig {
+        page: Some(raw.page).filter(|page| !page.is_empty()),
+        contacts: contacts.collect::<Checked<_>>()?,
+    })
+}
+
+fn contact(number: usize, raw: raw::Contact) -> Checked<Contact> {
+    let key = |name: &str| format!("support.contacts[{number}].{name}");
+    let raw::Contact { role, email_address, matrix_id } = raw;
+    if role.is_empty() {
+        return wrong(&key("role"), "it is empty; write one such as m.role.admin");
+    }
+    if email_address.is_empty() && matrix_id.is_empty() {
+        return wrong(&key("email_address"), "write this or matrix_id, since both are empty");
+    }
+    let mut contact = Contact::with_email_address(role.into(), email_address);
+    contact.email_address = contact.email_address.filter(|address| !address.is_empty());
+    if !matrix_id.is_empty() {
+        let Ok(user) = OwnedUserId::try_from(matrix_id.as_str()) else {
+            return wrong(&key("matrix_id"), format_args!("`{matrix_id}` is not a user id"));
+        };
+        contact.matrix_id = Some(user);
+    }
+    Ok(contact)
 }
 
 fn rate_limits(raw: &raw::Limits, test_mode: bool) -> Checked<RateLimitConfig> {

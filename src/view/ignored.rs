@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use bytes::Bytes;
 use parlour_event::RoomNum;
-use parlour_storage::schema::keys;
+use parlour_storage::{StorageError, schema::keys};
 use ruma::UserId;
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -49,15 +50,29 @@ impl View {
     ///
     /// If storage cannot be read.
     pub fn ignored_by(&self, user: &UserId) -> Result<Ignored, ViewError> {
-        let key = keys::account_data(user.as_str(), RoomNum(0), IGNORED_USERS);
-        let Some(place) = self.store.get(&key)?.and_then(|entry| entry.blob) else {
+        let Some(list) = self.global_account_data(user, IGNORED_USERS)? else {
             return Ok(Ignored::default());
         };
         // The list is the client's own writing; one that makes no sense ignores nobody.
-        let content = serde_json::from_slice::<Content>(&self.store.blob(&place)?);
+        let content = serde_json::from_slice::<Content>(&list);
         let mut users: HashSet<_> = content
             .map_or_else(|_| HashSet::new(), |list| list.ignored_users.into_keys().collect());
         users.remove(user.as_str());
         Ok(Ignored(users))
+    }
+
+    /// A piece of a user's global account data, as JSON text.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn global_account_data(
+        &self,
+        user: &UserId,
+        data_type: &str,
+    ) -> Result<Option<Bytes>, StorageError> {
+        let key = keys::account_data(user.as_str(), RoomNum(0), data_type);
+        let place = self.store.get(&key)?.and_then(|entry| entry.blob);
+        place.map(|place| self.store.blob(&place)).transpose()
     }
 }

@@ -120,7 +120,8 @@ impl Reader {
         &self.room
     }
 
-    pub(super) fn view(&self) -> &View {
+    /// What it reads with.
+    pub(crate) fn view(&self) -> &View {
         &self.view
     }
 

@@ -43,11 +43,20 @@ impl View {
 
     fn fulfils_a_condition(&self, rules: &Object, user: &UserId) -> Result<bool, StorageError> {
         let allow = rules.get("allow").and_then(Value::as_array).unwrap_or_default();
-        for condition in allow {
+        let rooms = allow.iter().filter_map(|condition| {
             let text = |key: &str| condition.get(key).and_then(Value::as_str);
-            let (Some("m.room_membership"), Some(room)) = (text("type"), text("room_id")) else {
-                continue;
-            };
+            text("room_id").filter(|_| text("type") == Some("m.room_membership"))
+        });
+        self.is_in_one_of(user, rooms)
+    }
+
+    /// Whether a local user is joined to one of these rooms.
+    pub(super) fn is_in_one_of<'a>(
+        &self,
+        user: &UserId,
+        rooms: impl Iterator<Item = &'a str>,
+    ) -> Result<bool, StorageError> {
+        for room in rooms {
             let Some(room) = self.store.room_num(room)? else { continue };
             let entry = self.store.membership(user.as_str(), room)?;
             if entry.is_some_and(|entry| entry.membership == "join") {

@@ -92,6 +92,8 @@ async fn new_room(engine: &Engine) -> OwnedRoomId {
             event("alice", "m.room.power_levels", Some(""), &levels),
             event("alice", "m.room.join_rules", Some(""), r#"{"join_rule":"public"}"#),
         ],
+        alias: None,
+        published: false,
     };
     engine.rooms.create(new).await.unwrap().0
 }

@@ -23,6 +23,7 @@ mod push_rules;
 mod registration;
 mod relations;
 mod rooms;
+mod rooms_find;
 mod rooms_pages;
 mod rooms_read;
 mod rooms_write;

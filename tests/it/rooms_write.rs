@@ -2,8 +2,12 @@
 
 mod content;
 mod create;
+mod invites;
+mod knock;
 mod markers;
 mod membership;
+mod state;
+mod upgrade;
 
 use serde_json::{Value, json};
 

@@ -29,8 +29,7 @@ pub(crate) struct EventChange {
     pub(crate) head: RoomHead,
     /// Is in the room's history, not rejected and not soft-failed.
     pub(crate) timeline: Option<TimelineEntry>,
-    /// The room is new.
-    pub(crate) is_birth: bool,
+    pub(crate) stage: Stage,
     pub(crate) nodes: Vec<(NodeId, Arc<Node>)>,
     /// New numbers of state keys.
     pub(crate) state_keys: Vec<Op>,
@@ -41,6 +40,18 @@ pub(crate) struct EventChange {
     pub(crate) relations: Vec<Op>,
     pub(crate) redacted: Option<Redacted>,
     pub(crate) transaction: Option<([u8; 16], u64)>,
+}
+
+/// Where in the life of its room an event stands.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// One of the first events, but not the last of them: nobody can find the room yet.
+    Unborn,
+    /// The last of the first events: with it the room is there, and these entries of the
+    /// directory. If the power goes before it is durable, there is no room.
+    Birth(Vec<Op>),
+    /// Any later event.
+    Grown,
 }
 
 /// A user's membership changed in the room's current state.
@@ -98,12 +109,15 @@ impl EventChange {
             ops.push(Op::Put { key: graph, value: number(self.num.0) });
             let time = relations::event_time(self.room, self.time, self.num);
             ops.push(Op::Put { key: time, value: Bytes::new() });
-            self.head.pos = pos;
-            ops.push(Op::Put { key: keys::room(self.room), value: self.head.encode() });
+            if !matches!(self.stage, Stage::Unborn) {
+                self.head.pos = pos;
+                ops.push(Op::Put { key: keys::room(self.room), value: self.head.encode() });
+            }
         }
-        if self.is_birth {
+        if let Stage::Birth(entries) = &mut self.stage {
             let key = keys::room_id(&self.head.room_id);
             ops.push(Op::Put { key, value: number(self.room.0) });
+            ops.append(entries);
         }
         if let Some((hash, ts)) = self.transaction {
             let entry = TransactionEntry { result: self.meta.event_id.clone(), ts };

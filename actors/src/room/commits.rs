@@ -14,7 +14,7 @@ use parlour_event::StreamPos;
 use ruma::OwnedEventId;
 
 use super::messages::{Admission, Output, Reply, RoomError, Sent, Verdict};
-use crate::persister::PersistError;
+use crate::{directory::AliasClaim, persister::PersistError};
 
 /// Somebody who waits for a commit.
 pub(super) struct Waiter {
@@ -26,6 +26,8 @@ pub(super) struct Waiter {
 /// What a waiter is told once the commit is durable.
 pub(super) enum Answer {
     Sent(OwnedEventId),
+    /// The room is there. Its alias is held for as long as this is not sure.
+    Born(OwnedEventId, #[allow(dead_code, reason = "it is held")] Option<AliasClaim>),
     Received(Verdict),
 }
 
@@ -107,7 +109,9 @@ impl Waiter {
         // First the place in the queue: whoever is answered may ask again at once.
         drop(permit);
         let output = result.map_err(RoomError::from).map(|pos| match answer {
-            Answer::Sent(event_id) => Output::Sent(Sent { event_id, pos }),
+            Answer::Sent(event_id) | Answer::Born(event_id, _) => {
+                Output::Sent(Sent { event_id, pos })
+            }
             Answer::Received(verdict) => Output::Received(verdict),
         });
         // Whoever asked may have gone; then the answer concerns nobody.

@@ -12,7 +12,7 @@ use ruma::{OwnedEventId, OwnedUserId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::relations::RelationError;
-use crate::persister::PersistError;
+use crate::{directory::AliasClaim, persister::PersistError};
 
 /// An event that a local user wants to send.
 #[derive(Debug, Clone)]
@@ -152,10 +152,19 @@ pub(crate) enum Input {
     Member(Box<LocalEvent>, &'static [Membership]),
     /// Say a local user's new name and avatar, if the user is in the room.
     Profile(Box<ProfileUpdate>),
-    /// The create event and the other first events of a new room; all of them or none.
-    Birth(Arc<Pdu>, Vec<LocalEvent>),
+    /// The first events of a new room; all of them or none.
+    Birth(Box<Birth>),
     /// Take in an event made elsewhere. Signatures and hashes have been checked.
     Received(Arc<Pdu>),
+}
+
+/// What a new room begins with.
+pub(crate) struct Birth {
+    pub(crate) create: Arc<Pdu>,
+    /// The events behind the create event.
+    pub(crate) events: Vec<LocalEvent>,
+    pub(crate) alias: Option<AliasClaim>,
+    pub(crate) published: bool,
 }
 
 /// What a room answers.

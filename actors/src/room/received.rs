@@ -34,7 +34,7 @@ impl RoomCore {
             Input::Local(_) | Input::Member(..) | Input::Profile(_) => {
                 self.tips.len() > MAX_PREV_EVENTS
             }
-            Input::Birth(..) => false,
+            Input::Birth(_) => false,
             Input::Received(pdu) => {
                 let prev = pdu.prev_events();
                 let all_tips = self.tips.iter().all(|tip| prev.contains(&tip.event_id));

@@ -16,7 +16,7 @@ use parlour_storage::{
 use ruma::OwnedEventId;
 
 use super::{
-    change::{EventChange, MemberChange, Redacted},
+    change::{EventChange, MemberChange, Redacted, Stage},
     core::{InFlight, RoomCore, Tip},
     messages::{RoomError, Transaction},
     source::CoreEvents,
@@ -340,8 +340,11 @@ impl RoomCore {
         state_keys: &mut Vec<Op>,
         fresh: &mut Fresh,
     ) -> Step {
-        let is_birth = self.create == EventNum(0);
-        if is_birth {
+        let stage = match self.create {
+            EventNum(0) => Stage::Birth(Vec::new()),
+            _ => Stage::Grown,
+        };
+        if matches!(stage, Stage::Birth(_)) {
             self.create = num;
         }
         let is_in_history = outcome.is_some();
@@ -364,7 +367,7 @@ impl RoomCore {
                 joined: self.joined,
                 invited: self.invited,
             }),
-            is_birth,
+            stage,
             nodes: self.nodes.get_all(&nodes),
             state_keys: std::mem::take(state_keys),
             members,

@@ -49,8 +49,7 @@ impl Users {
         room: RoomNum,
         data_type: &str,
     ) -> Result<Option<Bytes>, StorageError> {
-        let entry = self.store.get(&keys::account_data(user, room, data_type))?;
-        entry.and_then(|entry| entry.blob).map(|place| self.store.blob(&place)).transpose()
+        read(&self.store, user, room, data_type)
     }
 
     /// Stores a piece of account data; `content` is JSON text.
@@ -67,6 +66,29 @@ impl Users {
     ) -> Result<(), AccountDataError> {
         let (name, data_type) = (user.to_owned(), data_type.to_owned());
         let decide = move |store: &Store| {
+            let write = PieceWrite::plan(store, &name, room, &data_type, content)?;
+            Ok(Decision::Write(write.into_change(), ()))
+        };
+        self.change(user, decide).await
+    }
+
+    /// Stores what is made of a piece of account data, with nobody else changing it meanwhile;
+    /// `None` leaves it as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountDataError`]
+    pub async fn update_account_data(
+        &self,
+        user: &str,
+        room: RoomNum,
+        data_type: &str,
+        update: impl FnOnce(Option<Bytes>) -> Option<Bytes> + Send + 'static,
+    ) -> Result<(), AccountDataError> {
+        let (name, data_type) = (user.to_owned(), data_type.to_owned());
+        let decide = move |store: &Store| {
+            let present = read(store, &name, room, &data_type).map_err(UserError::from)?;
+            let Some(content) = update(present) else { return Ok(Decision::Keep(())) };
             let write = PieceWrite::plan(store, &name, room, &data_type, content)?;
             Ok(Decision::Write(write.into_change(), ()))
         };
@@ -163,6 +185,16 @@ impl Users {
         }
         Ok(changes)
     }
+}
+
+fn read(
+    store: &Store,
+    user: &str,
+    room: RoomNum,
+    data_type: &str,
+) -> Result<Option<Bytes>, StorageError> {
+    let entry = store.get(&keys::account_data(user, room, data_type))?;
+    entry.and_then(|entry| entry.blob).map(|place| store.blob(&place)).transpose()
 }
 
 /// What is to become of one piece.

@@ -92,6 +92,8 @@ pub(crate) fn public_room(version: &str, creator: &str) -> NewRoom {
             state(creator, "m.room.power_levels", "", &format!(r#"{{"users":{{{users}}}}}"#)),
             state(creator, "m.room.join_rules", "", r#"{"join_rule":"public"}"#),
         ],
+        alias: None,
+        published: false,
     }
 }
 

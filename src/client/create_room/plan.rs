@@ -23,6 +23,7 @@ use crate::{
         aliases::{aliases_in, bad_alias, check_own},
         local,
         membership::no_identity_server,
+        state_checks::check_content,
     },
     error::ApiError,
     http::Ruma,
@@ -33,13 +34,6 @@ const MAX_INVITES: usize = 200;
 
 /// How many events of its own the client can give.
 const MAX_INITIAL_STATE: usize = 500;
-
-/// What is to be made.
-pub(super) struct Plan {
-    pub(super) room: NewRoom,
-    pub(super) alias: Option<OwnedRoomAliasId>,
-    pub(super) published: bool,
-}
 
 /// A piece of `initial_state`.
 struct Initial {
@@ -62,19 +56,19 @@ struct Wish<'a> {
     invited: Vec<OwnedUserId>,
 }
 
-impl Plan {
-    /// Checks a request and works out what it asks for. Nothing is changed by it.
-    pub(super) fn of(context: &CreateRoomContext, req: &Ruma<Request>) -> Result<Self, ApiError> {
-        let wish = Wish::of(context, req)?;
-        let room = NewRoom {
-            version: wish.version,
-            creator: wish.creator.to_owned(),
-            create_content: wish.create_content()?,
-            events: wish.events()?,
-        };
-        let published = req.visibility == Visibility::Public;
-        Ok(Self { room, alias: wish.alias, published })
-    }
+/// Checks a request and works out what it asks for. Nothing is changed by it; the alias is held.
+pub(super) fn plan(context: &CreateRoomContext, req: &Ruma<Request>) -> Result<NewRoom, ApiError> {
+    let wish = Wish::of(context, req)?;
+    let (create_content, events) = (wish.create_content()?, wish.events()?);
+    let claim = |alias: &OwnedRoomAliasId| context.directory.claim(alias.as_str());
+    Ok(NewRoom {
+        version: wish.version,
+        creator: wish.creator.to_owned(),
+        create_content,
+        events,
+        alias: wish.alias.as_ref().map(claim).transpose()?,
+        published: req.visibility == Visibility::Public,
+    })
 }
 
 impl<'a> Wish<'a> {
@@ -100,7 +94,7 @@ impl<'a> Wish<'a> {
             version,
             preset: preset(&req.request)?,
             alias: alias(context, &req.request)?,
-            invited: invited(context, &req.request)?,
+            invited: invited(context, &req.caller.user_id, &req.request)?,
         })
     }
 
@@ -263,19 +257,20 @@ impl<'a> Wish<'a> {
 
     /// The checks that the endpoints for single events make.
     fn check_initial(&self, event: &Initial) -> Result<(), ApiError> {
-        match event.event_type.as_str() {
-            "m.room.power_levels" => local::check_power_levels(&event.content),
-            "m.room.canonical_alias" if event.state_key.is_empty() => {
+        let Initial { event_type, state_key, content } = event;
+        check_content(event_type, state_key, content, &self.context.members.server_name)?;
+        match event_type.as_str() {
+            "m.room.canonical_alias" if state_key.is_empty() => {
                 let own = self.alias.as_deref().map(RoomAliasId::as_str);
-                let aliases = aliases_in(&event.content)?;
+                let aliases = aliases_in(content)?;
                 let foreign = aliases.iter().find(|alias| Some(alias.as_str()) != own);
                 foreign.map_or(Ok(()), |alias| Err(bad_alias(alias)))
             }
             "m.room.member" => {
-                let membership = event.content.get("membership").and_then(Value::as_str);
-                match <&UserId>::try_from(event.state_key.as_str()) {
+                let membership = content.get("membership").and_then(Value::as_str);
+                match <&UserId>::try_from(state_key.as_str()) {
                     Ok(user) if membership == Some("invite") => {
-                        self.context.members.check_invitee(user)
+                        self.context.members.check_invitee(self.creator, user)
                     }
                     _ => Ok(()),
                 }
@@ -340,7 +335,11 @@ fn alias(
     Ok(Some(alias))
 }
 
-fn invited(context: &CreateRoomContext, request: &Request) -> Result<Vec<OwnedUserId>, ApiError> {
+fn invited(
+    context: &CreateRoomContext,
+    inviter: &UserId,
+    request: &Request,
+) -> Result<Vec<OwnedUserId>, ApiError> {
     if request.invite.len() > MAX_INVITES {
         let message = format!("At most {MAX_INVITES} users can be invited at once");
         return Err(ApiError::invalid_param(message));
@@ -348,7 +347,7 @@ fn invited(context: &CreateRoomContext, request: &Request) -> Result<Vec<OwnedUs
     let mut invited: Vec<OwnedUserId> = Vec::new();
     for user in &request.invite {
         if !invited.contains(user) {
-            context.members.check_invitee(user)?;
+            context.members.check_invitee(inviter, user)?;
             invited.push(user.clone());
         }
     }

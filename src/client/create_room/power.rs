@@ -11,7 +11,7 @@ use crate::client::local;
 /// The power of who moderates.
 const MODERATOR: i64 = 50;
 /// The power of who made the room, before room version 12.
-const ADMINISTRATOR: i64 = 100;
+pub(crate) const ADMINISTRATOR: i64 = 100;
 /// What a tombstone needs from room version 12 on: more than any level that can be given away
 /// without thinking, so that upgrading is left to the creators.
 const TOMBSTONE: i64 = 150;
@@ -47,7 +47,9 @@ impl Levels<'_> {
         for (key, value) in self.wanted.into_iter().flatten() {
             content.insert(key.clone(), value.clone());
         }
-        self.secure_tombstone(&mut content);
+        if self.has_privileged_creators() {
+            secure_tombstone(&mut content);
+        }
         content
     }
 
@@ -76,20 +78,17 @@ impl Levels<'_> {
             ("m.room.tombstone", tombstone.into()),
         ])
     }
+}
 
-    /// From room version 12 on the level for tombstones must stand there, above `state_default`,
-    /// also if the client has brought `events` of its own.
-    fn secure_tombstone(&self, content: &mut Object) {
-        if !self.has_privileged_creators() {
-            return;
-        }
-        let default = content.get("state_default").and_then(Value::as_i64).unwrap_or(MODERATOR);
-        let needed = TOMBSTONE.max(default.saturating_add(1));
-        let Some(Value::Object(events)) = content.get_mut("events") else { return };
-        let given = events.get("m.room.tombstone").and_then(Value::as_i64);
-        if given.is_none_or(|given| given <= default) {
-            events.insert("m.room.tombstone".to_owned(), needed.into());
-        }
+/// From room version 12 on the level for tombstones must stand there, above `state_default`, also
+/// if somebody has brought `events` of their own.
+pub(crate) fn secure_tombstone(content: &mut Object) {
+    let default = content.get("state_default").and_then(Value::as_i64).unwrap_or(MODERATOR);
+    let needed = TOMBSTONE.max(default.saturating_add(1));
+    let Some(Value::Object(events)) = content.get_mut("events") else { return };
+    let given = events.get("m.room.tombstone").and_then(Value::as_i64);
+    if given.is_none_or(|given| given <= default) {
+        events.insert("m.room.tombstone".to_owned(), needed.into());
     }
 }
 

@@ -1,17 +1,18 @@
 //! One change of one membership, whichever endpoint asks for it.
 
+use actix_web::http::StatusCode;
 use parlour_actors::{Rooms, Sent, users::Users};
 use parlour_event::{
     content::{MemberContent, Membership},
     json::{Object, Value},
 };
-use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId};
+use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, api::error::ErrorCode};
 
 use super::no_federation;
 use crate::{
-    client::local,
+    client::{local, upgrade::settings::after_join},
     error::ApiError,
-    view::{RoomView, View},
+    view::{InviteAction, RoomView, View},
 };
 
 /// Where the content of a restricted join says who vouches for it.
@@ -56,7 +57,7 @@ impl Members {
             }
             Some(Membership::Invite) => {
                 self.check_inviter(room_id, sender)?;
-                self.check_invitee(target)?;
+                self.check_invitee(sender, target)?;
                 self.add_profile(target, &mut content)?;
             }
             Some(Membership::Knock) => self.add_profile(target, &mut content)?,
@@ -66,8 +67,13 @@ impl Members {
                 return Err(ApiError::bad_json(message));
             }
         }
+        let is_join = MemberContent::new(&content).membership() == Some(Membership::Join);
         let event = local::state_event(sender, "m.room.member", target.as_str(), content);
-        Ok(self.rooms.change_membership(room_id, event, from).await?)
+        let sent = self.rooms.change_membership(room_id, event, from).await?;
+        if is_join {
+            after_join(&self.view, &self.users, target, room_id).await;
+        }
+        Ok(sent)
     }
 
     async fn authorising_user(
@@ -92,14 +98,18 @@ impl Members {
         }
     }
 
-    /// Whether an invitation can reach the user.
-    pub(crate) fn check_invitee(&self, user: &UserId) -> Result<(), ApiError> {
+    /// Whether an invitation by this inviter can reach the user.
+    pub(crate) fn check_invitee(&self, inviter: &UserId, user: &UserId) -> Result<(), ApiError> {
         if user.server_name() != self.server_name {
             return Err(no_federation(format!("{user} is not a user of this server")));
         }
         match self.users.account(user.as_str())? {
-            Some(account) if !account.deactivated => Ok(()),
-            _ => Err(ApiError::not_found(format!("There is no user {user}"))),
+            Some(account) if !account.deactivated => {}
+            _ => return Err(ApiError::not_found(format!("There is no user {user}"))),
+        }
+        match self.view.invite_permission(user)?.action(inviter) {
+            InviteAction::Allow | InviteAction::Ignore => Ok(()),
+            InviteAction::Block => Err(invite_blocked(user)),
         }
     }
 
@@ -149,4 +159,10 @@ impl Members {
         self.rooms.change_membership(&room.room_id, event, from).await?;
         Ok(())
     }
+}
+
+/// 403 `M_INVITE_BLOCKED`
+fn invite_blocked(user: &UserId) -> ApiError {
+    let message = format!("{user} does not take this invite");
+    ApiError::new(StatusCode::FORBIDDEN, ErrorCode::InviteBlocked, message)
 }

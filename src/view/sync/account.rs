@@ -10,7 +10,7 @@ use ruma::{
     events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent},
     serde::Raw,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Ask, Round, rooms::Relation};
@@ -28,12 +28,6 @@ struct Event<'a> {
     #[serde(rename = "type")]
     event_type: &'a str,
     content: &'a RawValue,
-}
-
-#[derive(Deserialize)]
-struct InvitePermission {
-    #[serde(default)]
-    default_action: Option<String>,
 }
 
 impl AccountData {
@@ -97,17 +91,6 @@ impl Round<'_> {
         let data = self.syncs.users.account_data_of_room(self.user(), room, self.now.pos)?;
         let there = data.iter().filter(|(_, content)| !is_deleted(content));
         Ok(there.filter(wanted).filter_map(event).collect())
-    }
-
-    /// Whether the user wants no invites at all.
-    ///
-    /// Specification: <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>
-    pub(super) fn blocks_invites(&self) -> Result<bool, ViewError> {
-        let kind = "m.invite_permission_config";
-        let data = self.syncs.users.account_data(self.user(), GLOBAL, kind)?;
-        let content = data.and_then(|data| serde_json::from_slice::<InvitePermission>(&data).ok());
-        let action = content.and_then(|content| content.default_action);
-        Ok(action.as_deref() == Some("block"))
     }
 }
 

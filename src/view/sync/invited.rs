@@ -3,13 +3,14 @@
 use parlour_event::EventNum;
 use parlour_storage::schema::StoredEvent;
 use ruma::{
+    UserId,
     api::client::sync::sync_events::v3::{InvitedRoom, KnockedRoom},
     events::AnyStrippedStateEvent,
     serde::Raw,
 };
 
 use super::{Round, rooms::Relation};
-use crate::view::{Fields, ViewError};
+use crate::view::{Fields, InviteAction, ViewError};
 
 /// What is told of a room to those who are not in it.
 const STRIPPED: [&str; 7] = [
@@ -29,12 +30,18 @@ impl Round<'_> {
             return Ok(None);
         }
         let sender = Fields::of(&relation.member)?.sender.into_owned();
-        if self.ignored.contains(&sender) || self.blocks_invites()? {
+        if self.ignored.contains(&sender) || !self.takes_invites_of(&sender)? {
             return Ok(None);
         }
         let mut room = InvitedRoom::new();
         room.invite_state.events = self.stripped_state(relation, Some(&sender))?;
         Ok(Some(room))
+    }
+
+    fn takes_invites_of(&self, sender: &str) -> Result<bool, ViewError> {
+        let Ok(sender) = <&UserId>::try_from(sender) else { return Ok(false) };
+        let permission = self.view().invite_permission(&self.ask.user)?;
+        Ok(permission.action(sender) == InviteAction::Allow)
     }
 
     /// The section of a room at which the user knocks; `None` if the client has it.

@@ -48,11 +48,15 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         "displayname": "X", "admin": false, "user_type": null, "inhibit_login": true });
     let validity = "/_matrix/client/unstable/org.matrix.msc3231/register/\
         org.matrix.msc3231.login.registration_token/validity";
+    let summary = "/_matrix/client/unstable/im.nheko.summary/rooms/{room_id_or_alias}/summary";
+    let mutual = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms";
     let delayed = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events";
     let delayed_one = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}";
     let delayed_act =
         "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}/{action}";
     vec![
+        ("GET", summary, false, Value::Null),
+        ("GET", mutual, true, Value::Null),
         ("GET", delayed, true, Value::Null),
         ("GET", delayed_one, true, Value::Null),
         ("POST", delayed_one, false, json!({ "action": "cancel" })),

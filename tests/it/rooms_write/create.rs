@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{alias_path, joined_rooms, kinds, member, set_name};
 use crate::common::Server;
 
+// Checklist 8.1
 #[test]
 fn a_room_begins_with_its_events_in_order() {
     let server = Server::start();
@@ -49,6 +50,7 @@ fn a_room_begins_with_its_events_in_order() {
     }
 }
 
+// Checklist 8.2
 #[test]
 fn creators_have_the_power_that_their_room_version_gives() {
     let server = Server::start();
@@ -94,6 +96,7 @@ fn names_and_avatars_are_in_the_first_member_events() {
     assert!(member(&alice, &room, &bob)["is_direct"].is_null());
 }
 
+// Checklist 8.3
 #[test]
 fn visibility_chooses_the_preset_where_none_is_given() {
     let server = Server::start();
@@ -107,6 +110,8 @@ fn visibility_chooses_the_preset_where_none_is_given() {
         let room = alice.create_room(body.clone()).room_id();
         let rules = alice.state(&room, "m.room.join_rules", "").ok();
         assert_eq!(rules["join_rule"], rule, "{body}");
+        let create = alice.state(&room, "m.room.create", "").ok();
+        assert_eq!(create["room_version"], "12", "the version where none is given");
     }
 }
 

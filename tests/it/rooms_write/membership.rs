@@ -111,6 +111,7 @@ fn invites_reach_users_of_this_server() {
     invite(&bob, about(&carol)).refused(403, "M_FORBIDDEN");
 }
 
+// Checklist 8.8
 #[test]
 fn moderators_need_power_and_somebody_to_use_it_on() {
     let server = Server::start();
@@ -139,11 +140,17 @@ fn moderators_need_power_and_somebody_to_use_it_on() {
     carol.join(&room).refused(403, "M_FORBIDDEN");
     carol.leave(&room).refused(403, "M_FORBIDDEN");
     act(&bob, "unban", &carol).refused(403, "M_FORBIDDEN");
-    act(&alice, "unban", &carol).ok();
+    // To unban takes the power to ban and the power to kick.
+    let levels = |kick: i64| json!({ "users": { (&*bob.id): 60 }, "ban": 50, "kick": kick });
+    alice.set_state(&room, "m.room.power_levels", "", levels(70)).ok();
+    act(&bob, "unban", &carol).refused(403, "M_FORBIDDEN");
+    alice.set_state(&room, "m.room.power_levels", "", levels(60)).ok();
+    act(&bob, "unban", &carol).ok();
     assert_eq!(member(&alice, &room, &carol)["membership"], "leave");
     carol.join(&room).ok();
 }
 
+// Checklist 8.5, 8.10
 #[test]
 fn who_leaves_can_say_why_and_forget_the_room() {
     let server = Server::start();
@@ -168,6 +175,7 @@ fn who_leaves_can_say_why_and_forget_the_room() {
     assert_eq!(joined_rooms(&carol), json!([room]));
 }
 
+// Checklist 8.7
 #[test]
 fn a_restricted_room_lets_members_of_the_other_room_in() {
     let server = Server::start();
@@ -236,6 +244,7 @@ fn an_identity_servers_signature_opens_the_room() {
     bob.http.post(&at, &signed(&bob.id, "token")).refused(403, "M_FORBIDDEN");
 }
 
+// Checklist 8.4
 #[test]
 fn state_events_change_memberships_like_the_endpoints_do() {
     let server = Server::start();
