@@ -11,8 +11,9 @@ use ipnet::IpNet;
 use ruma::{RoomVersionId, ServerName};
 
 use super::{
-    Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, RegistrationConfig,
-    RegistrationMode, RoomsConfig, ServerConfig, ThreadsConfig, TlsFiles,
+    Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, PresenceConfig,
+    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, SyncConfig, ThreadsConfig,
+    TlsFiles, UsersConfig,
     raw::{self, Raw},
 };
 use crate::limits::{Rate, RateLimitConfig};
@@ -43,6 +44,12 @@ pub(super) fn validate(raw: Raw) -> Checked<Config> {
         listeners,
         registration: registration(raw.registration)?,
         rooms: rooms(&raw.rooms)?,
+        users: UsersConfig {
+            profile_lookup: raw.users.profile_lookup,
+            directory_of_all: raw.users.directory == raw::Directory::Users,
+        },
+        presence: presence(raw.presence)?,
+        sync: sync(raw.sync)?,
         federation: federation::federation(raw.federation)?,
         memory: memory(raw.memory)?,
         threads: ThreadsConfig {
@@ -215,6 +222,31 @@ fn rooms(raw: &raw::Rooms) -> Checked<RoomsConfig> {
         max_event_delay: Duration::from_secs(raw.max_event_delay_seconds),
         max_queue: raw.max_queue,
     })
+}
+
+fn presence(raw: raw::Presence) -> Checked<PresenceConfig> {
+    if raw.idle_seconds == 0 || raw.offline_seconds == 0 {
+        return wrong(
+            "presence",
+            "idle_seconds and offline_seconds must be at least 1; to have no presence, set \
+             presence.enabled = false",
+        );
+    }
+    Ok(PresenceConfig {
+        enabled: raw.enabled,
+        idle: Duration::from_secs(raw.idle_seconds),
+        grace: Duration::from_secs(raw.offline_seconds),
+    })
+}
+
+fn sync(raw: raw::Sync) -> Checked<SyncConfig> {
+    if raw.max_wait_seconds == 0 {
+        return wrong(
+            "sync.max_wait_seconds",
+            "with 0 no client could wait, and all would ask all the time; write 1 or more",
+        );
+    }
+    Ok(SyncConfig { max_wait: Duration::from_secs(raw.max_wait_seconds) })
 }
 
 fn rate_limits(raw: &raw::Limits, test_mode: bool) -> Checked<RateLimitConfig> {
