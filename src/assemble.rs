@@ -9,7 +9,7 @@ use actix_web::{
     http::{Method, header},
 };
 
-use parlour_actors::{Engine, EngineOptions, RoomLimits, Rooms};
+use parlour_actors::{Engine, EngineOptions, RoomLimits, Rooms, presence::PresenceOptions};
 use parlour_storage::StoreOptions;
 
 use self::federation::Network;
@@ -36,6 +36,7 @@ use crate::{
         mutual_rooms::{self, MutualRoomsContext},
         notifications::{self, NotificationContext},
         passwords::Passwords,
+        presence::{self, PresenceContext},
         profile::{self, ProfileContext},
         push_rules,
         receipts::{self, ReceiptContext},
@@ -49,12 +50,14 @@ use crate::{
         state,
         state_write::{self, StateWriteContext},
         sync::{self, SyncContext},
+        tags::{self, TagContext},
         third_party,
         thread_subscriptions::{self, ThreadContext},
         threads, timestamp,
         typing::{self, TypingContext},
         uiaa::Uiaa,
         upgrade::{self, UpgradeContext},
+        user_directory::{self, UserDirectoryContext},
     },
     config::DataDir,
     error::ApiError,
@@ -75,12 +78,13 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let view = View::of(&engine, boot.env.clock.clone());
     let counts = UnreadCounts::new(engine.users.clone());
     let network = Network::start(&boot, &engine)?;
-    let profiles = Arc::new(profiles(&boot, &engine, &network));
+    let profiles = Arc::new(profiles(&boot, &engine, &view, &network));
     let aliases = Arc::new(aliases(&boot, &engine, &view, &network));
     let routes = discovery_routes(&boot)
         .and(account_routes(&boot, &engine)?)
         .and(profile::routes(profiles.clone()))
         .and(aliases::routes(aliases.clone()))
+        .and(people_routes(&boot, &engine, &view))
         .and(reading_routes(&engine, &view))
         .and(writing_routes(&boot, &engine, &view))
         .and(finding_routes(&boot, &engine, &view))
@@ -96,11 +100,14 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     }))
 }
 
-fn profiles(boot: &Boot, engine: &Engine, network: &Network) -> ProfileContext {
+fn profiles(boot: &Boot, engine: &Engine, view: &View, network: &Network) -> ProfileContext {
     ProfileContext {
         users: engine.users.clone(),
         server_name: boot.config.server.name.clone(),
         remote: network.client.clone(),
+        lookup: boot.config.users.profile_lookup,
+        view: view.clone(),
+        presence: engine.presence.clone(),
     }
 }
 
@@ -146,10 +153,25 @@ fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
     Ok(register::routes(Arc::new(register))
         .and(login::routes(Arc::new(login)))
         .and(account::routes())
-        .and(account_data::routes(Arc::new(AccountDataContext { users: users.clone(), store })))
+        .and(account_data::routes(Arc::new(AccountDataContext {
+            users: users.clone(),
+            store,
+            presence: engine.presence.clone(),
+        })))
         .and(filters::routes(Arc::new(FilterContext { users })))
         .and(capabilities::routes(Arc::new(CapabilitiesContext { default_room_version })))
         .and(admin::register::routes(Arc::new(shared_secret))))
+}
+
+/// What users know of each other, and how they keep their rooms in order.
+fn people_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
+    let (config, users, view) = (&boot.config, engine.users.clone(), view.clone());
+    let presence = PresenceContext { presence: engine.presence.clone(), view: view.clone() };
+    let of_all = config.users.directory_of_all;
+    let directory = UserDirectoryContext { view: view.clone(), of_all };
+    presence::routes(Arc::new(presence))
+        .and(user_directory::routes(Arc::new(directory)))
+        .and(tags::routes(Arc::new(TagContext { users, view })))
 }
 
 /// Reading rooms.
@@ -210,8 +232,16 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         directory: directory.clone(),
         delayed: delayed.clone(),
     };
-    let sending = Arc::new(SendContext { rooms, view: view.clone(), delayed: delayed.clone() });
-    let typing = TypingContext { typing: engine.typing.clone(), view: view.clone() };
+    let presence = engine.presence.clone();
+    let sending = Arc::new(SendContext {
+        rooms,
+        view: view.clone(),
+        delayed: delayed.clone(),
+        presence: presence.clone(),
+    });
+    let typing = engine.typing.clone();
+    let typing = TypingContext { typing, view: view.clone(), presence: presence.clone() };
+    let receipts = ReceiptContext { users, view, presence };
     create_room::routes(Arc::new(creating))
         .and(upgrade::routes(Arc::new(upgrading)))
         .and(membership::routes(Arc::new(MembershipContext {
@@ -223,7 +253,7 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         .and(state_write::routes(Arc::new(state)))
         .and(delayed::routes(delayed))
         .and(typing::routes(Arc::new(typing)))
-        .and(receipts::routes(Arc::new(ReceiptContext { users, view })))
+        .and(receipts::routes(Arc::new(receipts)))
 }
 
 /// Finding rooms.
@@ -276,6 +306,10 @@ async fn start_engine(boot: &Boot) -> Result<Engine, StartError> {
                 .unwrap_or(usize::MAX),
             ..RoomLimits::default()
         },
+        presence: config.presence.enabled.then_some(PresenceOptions {
+            idle: config.presence.idle,
+            grace: config.presence.grace,
+        }),
         env: boot.env.clone(),
         metrics: Arc::new(boot.metrics.clone()),
     };

@@ -42,6 +42,12 @@ pub struct Config {
     pub support: SupportConfig,
     /// Rooms.
     pub rooms: RoomsConfig,
+    /// What users may know of each other.
+    pub users: UsersConfig,
+    /// Who is online.
+    pub presence: PresenceConfig,
+    /// Syncing.
+    pub sync: SyncConfig,
     /// Rate limits; off in test mode.
     pub rate_limits: RateLimitConfig,
     /// The largest body of a client's request, in bytes.
@@ -164,6 +170,45 @@ pub struct RoomsConfig {
     pub max_queue: usize,
     /// The public key of this host's policy server.
     pub policy_server_key: Option<Base64>,
+}
+
+/// What users may know of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsersConfig {
+    /// Who may look a profile up.
+    pub profile_lookup: ProfileLookup,
+    /// Whether the user directory shows all users of this server to all others.
+    pub directory_of_all: bool,
+}
+
+/// Who may look a profile up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProfileLookup {
+    /// Everybody, without a login, too.
+    Everybody,
+    /// This server's users.
+    Users,
+    /// This server's users who share a room with the other, or could.
+    Acquaintances,
+}
+
+/// Who is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresenceConfig {
+    /// Whether that is told at all.
+    pub enabled: bool,
+    /// After how long without activity a user is `unavailable`.
+    pub idle: Duration,
+    /// After how long without a sync a user is `offline`.
+    pub grace: Duration,
+}
+
+/// Syncing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncConfig {
+    /// How long a client may wait at most.
+    pub max_wait: Duration,
 }
 
 /// Other servers.

@@ -11,6 +11,8 @@
 //! | [`filter`] | does a client's filter want it |
 //! | [`tokens`] | which place in the history |
 //! | [`access`] | what may this user read of the room as a whole |
+//! | [`audience`] | whom may this user know of |
+//! | [`people`] | who is found by name |
 //! | [`page`] | the events on one side of a place |
 //! | [`power`] | who is what in a room now |
 //! | [`thread`] | which thread an event belongs to |
@@ -27,6 +29,7 @@
 //! | [`sync`] | what is new for a device |
 
 pub mod access;
+pub mod audience;
 pub mod bundle;
 pub mod children;
 pub mod event;
@@ -35,6 +38,7 @@ pub mod ignored;
 pub mod invites;
 pub mod mutual;
 pub mod page;
+pub mod people;
 mod pool;
 pub mod power;
 mod preview;

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use parlour::{
-    config::{Config, ConfigError, DEFAULT, DataDir, LogFormat, RegistrationMode, Source},
+    config::{
+        Config, ConfigError, DEFAULT, DataDir, LogFormat, ProfileLookup, RegistrationMode, Source,
+    },
     http::Api,
 };
 
@@ -22,6 +24,9 @@ fn the_shipped_file_is_the_default() {
     assert_eq!(config.rooms.idle_timeout, Duration::from_secs(600));
     assert!(config.registration.mode == RegistrationMode::Local);
     assert!(config.registration.shared_secret.is_none());
+    assert_eq!(config.users.profile_lookup, ProfileLookup::Everybody);
+    assert!(config.presence.enabled && !config.users.directory_of_all);
+    assert_eq!(config.sync.max_wait, Duration::from_secs(60));
     assert!(config.rate_limits.enabled);
     assert_eq!(config.log.format, LogFormat::Text);
     assert!(config.threads.http >= 1 && config.threads.rooms >= 1);
@@ -158,6 +163,10 @@ fn complaints_are_one_line_that_names_the_key() {
             &[],
             &["support.contacts[0].matrix_id", "`me`"],
         ),
+        ("users.directory = \"nobody\"", &[], &["directory"]),
+        ("presence.idle_seconds = 0", &[], &["presence", "enabled = false"]),
+        ("presence.offline_seconds = 0", &[], &["presence", "enabled = false"]),
+        ("sync.max_wait_seconds = 0", &[], &["sync.max_wait_seconds"]),
         (
             "limits.login = { per_second = 0.0, burst = 1 }",
             &[],

@@ -20,6 +20,7 @@ use crate::{
     nodes::Nodes,
     notifier::Notifier,
     persister::{PersistError, Persister},
+    presence::{Presence, PresenceOptions},
     registry::{RoomLimits, Rooms},
     room::RoomDeps,
     server_keys::{ServerKeys, ServerKeysError},
@@ -42,6 +43,8 @@ pub struct EngineOptions {
     pub state_cache_bytes: u64,
     /// Limits of the rooms.
     pub rooms: RoomLimits,
+    /// Whether and when users are told who is online.
+    pub presence: Option<PresenceOptions>,
     /// Time and randomness.
     pub env: Env,
     /// Where measurements go.
@@ -96,6 +99,8 @@ pub struct Engine {
     pub delayed: Delayed,
     /// Typing notifications.
     pub typing: Typing,
+    /// Who is online.
+    pub presence: Presence,
     /// Who waits for what.
     pub notifier: actix::Addr<Notifier>,
     /// What has changed lately.
@@ -150,7 +155,11 @@ impl Engine {
             users.clone(),
             rooms.clone(),
         );
+        let presence = options.presence.map_or_else(Presence::default, |presence| {
+            Presence::start(presence, users.clone(), notifier.clone(), options.env.clone())
+        });
         Ok(Self {
+            presence,
             rooms,
             delayed,
             directory: Directory::new(store.clone(), users.clone()),

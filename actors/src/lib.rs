@@ -12,6 +12,7 @@
 //! | [`typing`] | process | who is typing |
 //! | [`keyring`] | process | which keys other servers sign with |
 //! | [`server_keys`] | process | the keys that this server signs with |
+//! | [`presence`] | process | who is online |
 //! | [`engine`] | process | starts and stops all of them |
 //!
 //! Messages go down (a request asks a room, a room asks the persister); news go up (the persister
@@ -31,11 +32,13 @@ pub mod nodes;
 pub mod notifier;
 pub mod per_key;
 pub mod persister;
+pub mod presence;
 pub mod registry;
 mod room;
 pub mod server_keys;
 pub mod typing;
 pub mod users;
+pub mod words;
 pub mod workers;
 
 pub use engine::{Engine, EngineOptions, StartError};

@@ -28,6 +28,8 @@ pub struct News {
     pub pos: StreamPos,
     /// The value of the typing counter.
     pub typing: u64,
+    /// The value of the presence counter.
+    pub presence: u64,
 }
 
 /// The actor. One per process.
@@ -188,6 +190,31 @@ impl Handler<TypingChanged> for Notifier {
 
     fn handle(&mut self, message: TypingChanged, _: &mut Self::Context) {
         self.wake_room(message.room, |news| news.typing = message.counter);
+    }
+}
+
+/// The presence of users in some rooms has changed. The answer is how many users were woken.
+#[derive(Message, Debug)]
+#[rtype(result = "usize")]
+pub struct PresenceChanged {
+    /// The rooms.
+    pub rooms: Vec<RoomNum>,
+    /// The value of the presence counter.
+    pub counter: u64,
+}
+
+impl Handler<PresenceChanged> for Notifier {
+    type Result = usize;
+
+    fn handle(&mut self, message: PresenceChanged, _: &mut Self::Context) -> usize {
+        let users = message.rooms.iter().filter_map(|room| self.rooms.get(room)).flatten();
+        // Who shares several rooms with those who changed is woken once.
+        let users: HashSet<_> = users.collect();
+        for user in &users {
+            self.wake_user(user, |news| news.presence = message.counter);
+        }
+        self.metrics.woken(users.len());
+        users.len()
     }
 }
 

@@ -46,9 +46,17 @@ struct Shared {
     typing: HashMap<RoomNum, BTreeMap<String, Duration>>,
     /// The counter's value at the newest change of a room.
     changes: Latest<RoomNum>,
+    /// Whether the server stops: then nobody types any more.
+    ended: bool,
 }
 
 impl Shared {
+    /// Notes that another list of users types in a room.
+    fn changed(&mut self, room: RoomNum) {
+        self.counter += 1;
+        self.changes.set(room, self.counter);
+    }
+
     /// A counter from before a restart is lower than all of this process; a higher one (the clock
     /// was set back) counts as 0.
     fn sane(&self, since: u64) -> u64 {
@@ -61,7 +69,7 @@ impl Typing {
     pub(crate) fn start(notifier: Addr<Notifier>, env: Env) -> Self {
         let counter = env.clock.now_ms().saturating_mul(MAX_CHANGES_PER_MS);
         let changes = Latest::new(counter, CHANGES);
-        let shared = Shared { counter, typing: HashMap::new(), changes };
+        let shared = Shared { counter, typing: HashMap::new(), changes, ended: false };
         let shared = Arc::new(RwLock::new(shared));
         let addr = TypingActor { shared: shared.clone(), notifier, env }.start();
         Self { shared, addr }
@@ -71,6 +79,15 @@ impl Typing {
     pub fn set(&self, room: RoomNum, user: &str, timeout: Option<Duration>) {
         // At most one message per request, and requests are bounded.
         self.addr.do_send(Set { room, user: user.to_owned(), timeout });
+    }
+
+    /// Has everybody stop, for good. The next process knows nothing of who typed, so clients are
+    /// told before: else they would see somebody type until that user types again.
+    pub fn end(&self) {
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        shared.ended = true;
+        let rooms: Vec<_> = std::mem::take(&mut shared.typing).into_keys().collect();
+        rooms.into_iter().for_each(|room| shared.changed(room));
     }
 
     /// The counter now: what a sync token remembers.
@@ -120,6 +137,9 @@ impl TypingActor {
     /// Changes a room's list and tells the notifier if it is another one then.
     fn update(&self, room: RoomNum, update: impl FnOnce(&mut BTreeMap<String, Duration>)) {
         let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        if shared.ended {
+            return;
+        }
         let users = shared.typing.entry(room).or_default();
         let before: Vec<_> = users.keys().cloned().collect();
         update(users);
@@ -128,10 +148,8 @@ impl TypingActor {
             shared.typing.remove(&room);
         }
         if has_changed {
-            shared.counter += 1;
-            let counter = shared.counter;
-            shared.changes.set(room, counter);
-            self.notifier.do_send(TypingChanged { room, counter });
+            shared.changed(room);
+            self.notifier.do_send(TypingChanged { room, counter: shared.counter });
         }
     }
 

@@ -5,13 +5,16 @@
 //! decides, then writes (is the name free? is the txn id new?) is never overtaken.
 
 mod account_data;
+mod accounts;
 mod filters;
+mod presence;
 mod profile;
 mod push_rules;
 mod receipts;
 mod rooms;
 mod sessions;
 mod spread;
+mod tags;
 mod threads;
 
 use std::{
@@ -28,12 +31,13 @@ use parlour_storage::{StorageError, Store};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 pub use self::{
-    account_data::AccountDataError,
+    account_data::{AccountDataError, IGNORED_USERS, PREVIOUSLY},
     filters::FilterError,
     profile::{ProfileChange, ProfileError},
     push_rules::{PUSH_RULES, PushRulesError, RulePlace},
     receipts::NewReceipt,
     sessions::{NewDevice, RegisterError, Session},
+    tags::{TAGS, Tags},
     threads::{ThreadChange, ThreadError},
 };
 use crate::{

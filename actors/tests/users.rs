@@ -10,9 +10,9 @@ use bytes::Bytes;
 use parlour_actors::{
     Engine, RoomLimits,
     env::{Env, ManualClock},
-    users::AccountDataError,
+    users::{AccountDataError, NewReceipt},
 };
-use parlour_event::RoomNum;
+use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::StorageError;
 use support::{engine, options};
 
@@ -57,6 +57,39 @@ async fn account_data_of_a_room_are_read_alone() {
     engine.stop().await;
 }
 
+#[actix::test]
+async fn of_very_many_receipts_the_newest_are_told_and_all_of_ones_own() {
+    let engine = engine().await;
+    let read = async |user: &str, kind: &str, event: &str| {
+        let receipt = NewReceipt {
+            room: RoomNum(1),
+            receipt_type: kind.to_owned(),
+            thread: String::new(),
+            event_id: event.to_owned(),
+        };
+        engine.users.set_receipt(user, receipt).await.unwrap();
+    };
+    let told = |after: StreamPos| {
+        let now = engine.store.applied();
+        engine.users.receipt_changes(RoomNum(1), ALICE, after, now).unwrap()
+    };
+    read(ALICE, "m.read", "$old").await;
+    read(ALICE, "m.read.private", "$own").await;
+    read("@bob:x", "m.read.private", "$secret").await;
+    let before = engine.store.applied();
+    assert_eq!(told(StreamPos(0)).len(), 2, "others' private receipts are nobody's business");
+    for number in 0..1_500 {
+        read(&format!("@u{number}:x"), "m.read", "$e").await;
+    }
+    let all = told(StreamPos(0));
+    assert_eq!(all.len(), 1_002);
+    assert_eq!(all.iter().filter(|receipt| receipt.user == ALICE).count(), 2);
+    assert!(all.iter().any(|receipt| receipt.user == "@u1499:x"));
+    assert!(!all.iter().any(|receipt| receipt.user == "@u0:x" || receipt.user == "@bob:x"));
+    assert!(!told(before).iter().any(|receipt| receipt.user == ALICE), "these are known");
+    engine.stop().await;
+}
+
 /// Waits until the typing counter has moved on; changes are made by an actor.
 async fn moved(engine: &Engine, from: u64) -> u64 {
     let wait = async {
@@ -89,5 +122,13 @@ async fn who_types_is_news_until_it_was_told() {
     let ended = moved(&engine, begun).await;
     assert_eq!(typing.changed_since(room, begun), Some(Vec::new()), "it has run out");
     assert_eq!((typing.rooms_since(begun), typing.rooms_since(ended)), (vec![room], vec![]));
+    typing.set(room, ALICE, Some(Duration::from_secs(30)));
+    let begun = moved(&engine, ended).await;
+    typing.end();
+    assert_eq!(typing.changed_since(room, begun), Some(Vec::new()), "nobody types at the end");
+    let end = typing.counter();
+    typing.set(room, ALICE, Some(Duration::from_secs(30)));
+    typing.end();
+    assert_eq!(typing.counter(), end);
     engine.stop().await;
 }

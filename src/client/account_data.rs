@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use bytes::Bytes;
-use parlour_actors::users::{PUSH_RULES, Users};
+use parlour_actors::{
+    presence::{Presence, VISIBILITY},
+    users::{PUSH_RULES, Users},
+};
 use parlour_event::RoomNum;
 use parlour_storage::Store;
 use ruma::{
@@ -51,6 +54,8 @@ pub struct AccountDataContext {
     pub users: Users,
     /// Which rooms there are.
     pub store: Store,
+    /// Who is online: a user may want not to be seen.
+    pub presence: Presence,
 }
 
 /// The endpoints of this file.
@@ -127,7 +132,9 @@ async fn set_global(
     req: Ruma<set_global_account_data::v3::Request>,
 ) -> Result<set_global_account_data::v3::Response, ApiError> {
     own(&req.caller, &req.user_id)?;
-    context.set(&req.user_id, GLOBAL, &req.event_type.to_string(), &req.meta.body).await?;
+    let data_type = req.event_type.to_string();
+    context.set(&req.user_id, GLOBAL, &data_type, &req.meta.body).await?;
+    context.changed(&req.user_id, &data_type);
     Ok(set_global_account_data::v3::Response::new())
 }
 
@@ -137,7 +144,7 @@ async fn set_for_room(
     req: Ruma<set_room_account_data::v3::Request>,
 ) -> Result<set_room_account_data::v3::Response, ApiError> {
     own(&req.caller, &req.user_id)?;
-    let room = context.room(&req.user_id, &req.room_id)?;
+    let room = room_of(&context.store, &req.user_id, &req.room_id)?;
     context.set(&req.user_id, room, &req.event_type.to_string(), &req.meta.body).await?;
     Ok(set_room_account_data::v3::Response::new())
 }
@@ -158,7 +165,7 @@ async fn get_for_room(
     req: Ruma<get_room_account_data::v3::Request>,
 ) -> Result<get_room_account_data::v3::Response, ApiError> {
     own(&req.caller, &req.user_id)?;
-    let room = context.room(&req.user_id, &req.room_id)?;
+    let room = room_of(&context.store, &req.user_id, &req.room_id)?;
     let content = context.get(&req.user_id, room, &req.event_type.to_string())?;
     Ok(get_room_account_data::v3::Response::new(Raw::from_json(content)))
 }
@@ -170,7 +177,9 @@ async fn delete_global(
 ) -> Result<set_global_account_data::v3::Response, ApiError> {
     let DeleteGlobal(piece) = &req.request;
     own(&req.caller, &piece.user_id)?;
-    context.delete(&piece.user_id, GLOBAL, &piece.event_type.to_string()).await?;
+    let data_type = piece.event_type.to_string();
+    context.delete(&piece.user_id, GLOBAL, &data_type).await?;
+    context.changed(&piece.user_id, &data_type);
     Ok(set_global_account_data::v3::Response::new())
 }
 
@@ -181,12 +190,19 @@ async fn delete_for_room(
 ) -> Result<set_room_account_data::v3::Response, ApiError> {
     let DeleteForRoom(piece) = &req.request;
     own(&req.caller, &piece.user_id)?;
-    let room = context.room(&piece.user_id, &piece.room_id)?;
+    let room = room_of(&context.store, &piece.user_id, &piece.room_id)?;
     context.delete(&piece.user_id, room, &piece.event_type.to_string()).await?;
     Ok(set_room_account_data::v3::Response::new())
 }
 
 impl AccountDataContext {
+    /// Tells whom a change of global data concerns at once.
+    fn changed(&self, user: &UserId, data_type: &str) {
+        if data_type == VISIBILITY {
+            self.presence.background_changed(user.as_str());
+        }
+    }
+
     async fn set(
         &self,
         user: &UserId,
@@ -225,20 +241,29 @@ impl AccountDataContext {
         let content = content.ok_or_else(|| ApiError::not_found("There is no such data"))?;
         serde_json::from_slice(&content).map_err(ApiError::internal)
     }
-
-    /// A room that the user has, or had, to do with. Of others it isn't told whether they exist.
-    fn room(&self, user: &UserId, room: &RoomId) -> Result<RoomNum, ApiError> {
-        let num = self.store.room_num(room.as_str())?;
-        if let Some(num) = num
-            && self.store.membership(user.as_str(), num)?.is_some()
-        {
-            return Ok(num);
-        }
-        Err(ApiError::not_found("You have never been in this room"))
-    }
 }
 
-fn own(caller: &Caller, user: &UserId) -> Result<(), ApiError> {
+/// A room that the user has, or had, to do with. Of others it isn't told whether they exist.
+///
+/// # Errors
+///
+/// `M_NOT_FOUND`
+pub(super) fn room_of(store: &Store, user: &UserId, room: &RoomId) -> Result<RoomNum, ApiError> {
+    let num = store.room_num(room.as_str())?;
+    if let Some(num) = num
+        && store.membership(user.as_str(), num)?.is_some()
+    {
+        return Ok(num);
+    }
+    Err(ApiError::not_found("You have never been in this room"))
+}
+
+/// Checks that the data are the caller's own.
+///
+/// # Errors
+///
+/// `M_FORBIDDEN`
+pub(super) fn own(caller: &Caller, user: &UserId) -> Result<(), ApiError> {
     if caller.user_id == *user {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parlour_actors::users::Users;
 use ruma::{
     UserId,
-    api::client::filter::{EventFormat, create_filter, get_filter},
+    api::client::filter::{EventFormat, FilterDefinition, create_filter, get_filter},
 };
 
 use crate::{
@@ -39,9 +39,7 @@ async fn create(
     req: Ruma<create_filter::v3::Request>,
 ) -> Result<create_filter::v3::Response, ApiError> {
     own(&req.caller, &req.user_id)?;
-    if !matches!(req.filter.event_format, EventFormat::Client | EventFormat::Federation) {
-        return Err(ApiError::bad_json("event_format is neither client nor federation"));
-    }
+    check(&req.filter)?;
     // What is stored is what was understood: so the same filter has the same id, however it was
     // written.
     let filter = serde_json::to_vec(&req.filter).map_err(ApiError::internal)?;
@@ -59,6 +57,18 @@ async fn get(
     let stored = stored.ok_or_else(|| ApiError::not_found("There is no such filter"))?;
     let filter = serde_json::from_slice(&stored).map_err(ApiError::internal)?;
     Ok(get_filter::v3::Response::new(filter))
+}
+
+/// Checks what ruma takes as it comes.
+///
+/// # Errors
+///
+/// `M_BAD_JSON`
+pub(super) fn check(filter: &FilterDefinition) -> Result<(), ApiError> {
+    match filter.event_format {
+        EventFormat::Client | EventFormat::Federation => Ok(()),
+        _ => Err(ApiError::bad_json("event_format is neither client nor federation")),
+    }
 }
 
 fn own(caller: &Caller, user: &UserId) -> Result<(), ApiError> {

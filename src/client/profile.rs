@@ -5,12 +5,16 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use parlour_actors::users::{ProfileChange, Users};
+use parlour_actors::{
+    presence::Presence,
+    users::{ProfileChange, Users},
+};
 use parlour_storage::schema::User;
 use ruma::{
     MxcUri, OwnedServerName, OwnedUserId, UserId,
     api::{
         IncomingRequest, Metadata,
+        auth_scheme::AccessTokenOptional,
         client::profile::{
             delete_profile_field, get_profile, get_profile_field, set_profile_field,
         },
@@ -23,9 +27,11 @@ use ruma::{
 use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
+    config::ProfileLookup,
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
     http::{Api, Caller, Routes, Ruma},
+    view::{View, ViewError},
 };
 
 /// The longest name of a field, in bytes.
@@ -43,6 +49,12 @@ pub struct ProfileContext {
     pub server_name: OwnedServerName,
     /// Who is asked for the profiles of others.
     pub remote: FederationClient,
+    /// Who may look a profile up.
+    pub lookup: ProfileLookup,
+    /// Who shares a room with whom.
+    pub view: View,
+    /// Who is online: those who see that see name and avatar.
+    pub presence: Presence,
 }
 
 /// The endpoints of this file.
@@ -54,6 +66,30 @@ pub fn routes(context: Arc<ProfileContext>) -> Routes {
         .route(set_field)
         .route(delete_field)
         .finish()
+}
+
+/// A lookup by somebody who may or may not have a login: ruma's types don't look at it.
+#[derive(Debug)]
+pub struct Lookup<R>(R);
+
+impl<R: Metadata> Metadata for Lookup<R> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = AccessTokenOptional;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for Lookup<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        R::try_from_http_request_inner(request, path_args).map(Self)
+    }
 }
 
 /// [`set_profile_field::v3::Request`] with the body unread: ruma's own cannot tell a value that is
@@ -89,19 +125,22 @@ impl IncomingRequest for SetField {
 /// `GET /_matrix/client/v3/profile/{userId}`
 async fn get(
     context: Arc<ProfileContext>,
-    req: Ruma<get_profile::v3::Request>,
+    req: Ruma<Lookup<get_profile::v3::Request>>,
 ) -> Result<get_profile::v3::Response, ApiError> {
-    let profile = context.profile(&req.user_id, None).await?;
+    let asked = &req.request.0;
+    let profile = context.profile(req.caller.as_ref(), &asked.user_id, None).await?;
     Ok(profile.into_iter().collect())
 }
 
 /// `GET /_matrix/client/v3/profile/{userId}/{keyName}`
 async fn get_field(
     context: Arc<ProfileContext>,
-    req: Ruma<get_profile_field::v3::Request>,
+    req: Ruma<Lookup<get_profile_field::v3::Request>>,
 ) -> Result<get_profile_field::v3::Response, ApiError> {
-    let mut profile = context.profile(&req.user_id, Some(&req.field)).await?;
-    let name = req.field.as_str();
+    let asked = &req.request.0;
+    let caller = req.caller.as_ref();
+    let mut profile = context.profile(caller, &asked.user_id, Some(&asked.field)).await?;
+    let name = asked.field.as_str();
     let value = profile.remove(name);
     let value = value.ok_or_else(|| ApiError::not_found("The profile has no such field"))?;
     let value = ProfileFieldValue::new(name, value).map_err(ApiError::internal)?;
@@ -117,7 +156,7 @@ async fn set_field(
     let name = req.field.as_str();
     check_key(name)?;
     let change = change(name, &req.meta.body)?;
-    context.users.set_profile(req.user_id.as_str(), change).await?;
+    context.set(&req.user_id, change).await?;
     Ok(set_profile_field::v3::Response::new())
 }
 
@@ -134,17 +173,47 @@ async fn delete_field(
         "avatar_url" => ProfileChange::AvatarUrl(None),
         other => ProfileChange::Field(other.to_owned(), None),
     };
-    context.users.set_profile(req.user_id.as_str(), change).await?;
+    context.set(&req.user_id, change).await?;
     Ok(delete_profile_field::v3::Response::new())
 }
 
 impl ProfileContext {
+    async fn set(&self, user: &UserId, change: ProfileChange) -> Result<(), ApiError> {
+        let is_shown = !matches!(change, ProfileChange::Field(..));
+        self.users.set_profile(user.as_str(), change).await?;
+        if is_shown {
+            self.presence.profile_changed(user.as_str());
+        }
+        Ok(())
+    }
+
+    /// Checks that the caller may look the user up. Who may not, is not told whether there is one.
+    async fn check_lookup(&self, caller: Option<&Caller>, user: &UserId) -> Result<(), ApiError> {
+        if self.lookup == ProfileLookup::Everybody {
+            return Ok(());
+        }
+        let message = "This server shows profiles to its users alone";
+        let caller = caller.ok_or_else(|| ApiError::forbidden(message))?;
+        if self.lookup == ProfileLookup::Users {
+            return Ok(());
+        }
+        let (caller, user) = (caller.user_id.clone(), user.to_owned());
+        let ask = move |view: &View| view.audience(&caller)?.tie(user.as_str());
+        if self.view.run::<_, ViewError, _>(ask).await?.is_none() {
+            let message = "This server shows profiles to those who share a room with the user";
+            return Err(ApiError::forbidden(message));
+        }
+        Ok(())
+    }
+
     /// The whole profile of anybody; of another server's user at least the field, if there is one.
     async fn profile(
         &self,
+        caller: Option<&Caller>,
         user: &UserId,
         field: Option<&ProfileFieldName>,
     ) -> Result<Map<String, Value>, ApiError> {
+        self.check_lookup(caller, user).await?;
         if user.server_name() == self.server_name {
             return self.local(user);
         }

@@ -6,7 +6,10 @@ mod wire;
 
 use std::sync::Arc;
 
-use parlour_actors::users::{NewReceipt, Users};
+use parlour_actors::{
+    presence::Presence,
+    users::{NewReceipt, Users},
+};
 use parlour_storage::schema::StoredEvent;
 use ruma::{
     EventId, RoomId,
@@ -34,6 +37,8 @@ pub struct ReceiptContext {
     pub users: Users,
     /// Who is in which room, and which events there are.
     pub view: View,
+    /// Who is online: who reads is active.
+    pub presence: Presence,
 }
 
 /// The endpoints of this file.
@@ -110,6 +115,7 @@ impl ReceiptContext {
         markers: &[Marker<'_>],
     ) -> Result<(), ApiError> {
         let room = local::joined_room(&self.view, room_id, &caller.user_id)?;
+        self.presence.acted(caller.user_id.as_str());
         for marker in markers {
             self.check(caller, &room, marker)?;
         }

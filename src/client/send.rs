@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use parlour_actors::Rooms;
+use parlour_actors::{Rooms, presence::Presence};
 use parlour_event::json::{Object, Value};
 use ruma::{
     OwnedEventId,
@@ -28,6 +28,8 @@ pub struct SendContext {
     pub view: View,
     /// Where events go that are to be sent later.
     pub delayed: DelayedContext,
+    /// Who is online: who sends is active.
+    pub presence: Presence,
 }
 
 /// The endpoints of this file.
@@ -41,6 +43,7 @@ pub fn routes(context: Arc<SendContext>) -> Routes {
 ///
 /// `ts` is for application services, so it does not count here.
 async fn send(context: Arc<SendContext>, req: Ruma<Request>) -> Result<Answer<Response>, ApiError> {
+    context.presence.acted(req.caller.user_id.as_str());
     let content = local::object(&req.meta.body)?;
     let (room_id, event_type) = (&req.room_id, req.event_type.to_string());
     let path = [room_id.as_str(), &event_type];

@@ -9,6 +9,7 @@ use parlour_actors::{
     Engine,
     env::Clock,
     notifier::{News, Notifier, Watch},
+    presence::{Presence, Syncing},
     users::Users,
 };
 use ruma::{
@@ -20,6 +21,7 @@ use ruma::{
 };
 use tokio::sync::{Semaphore, watch};
 
+use super::{filters, presence};
 use crate::{
     error::ApiError,
     http::{Api, RouteOptions, Routes, Ruma},
@@ -33,10 +35,6 @@ use crate::{
     },
 };
 
-/// How long a client may wait at most, whatever it asks for: connections that are silent for
-/// longer are cut by proxies.
-const MAX_WAIT: Duration = Duration::from_secs(60);
-
 /// How many answers are made at the same time. When a message wakes a thousand clients, the others
 /// wait for their turn here instead of being refused: they are requests that were let in before.
 const BUILDING: usize = 64;
@@ -47,10 +45,13 @@ pub struct SyncContext {
     view: View,
     syncs: Arc<Syncs>,
     users: Users,
+    presence: Presence,
     notifier: Addr<Notifier>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     shutdown: Shutdown,
+    /// How long a client may wait at most, whatever it asks for.
+    max_wait: Duration,
     building: Semaphore,
 }
 
@@ -65,10 +66,12 @@ impl SyncContext {
             syncs: Arc::new(Syncs::new(view.clone(), engine, counts)),
             view,
             users: engine.users.clone(),
+            presence: engine.presence.clone(),
             notifier: engine.notifier.clone(),
             clock: boot.env.clock.clone(),
             metrics: boot.metrics.clone(),
             shutdown: boot.shutdown.clone(),
+            max_wait: boot.config.sync.max_wait,
             building: Semaphore::new(BUILDING),
         }
     }
@@ -89,12 +92,23 @@ fn answer(
     context: Arc<SyncContext>,
     req: Ruma<Request>,
 ) -> impl Future<Output = Result<Response, ApiError>> {
-    let wait = req.timeout.unwrap_or_default().min(MAX_WAIT);
+    let wait = req.timeout.unwrap_or_default().min(context.max_wait);
+    let syncing = context.syncing(&req);
     let ask = context.ask(req).map(Arc::new);
-    async move { context.follow(ask?, wait).await.map(|response| *response) }
+    async move {
+        let _syncing = syncing?;
+        context.follow(ask?, wait).await.map(|response| *response)
+    }
 }
 
 impl SyncContext {
+    /// Marks the user as online, or whatever the client wants it to be, for as long as it syncs.
+    fn syncing(&self, req: &Ruma<Request>) -> Result<Option<Syncing>, ApiError> {
+        let state = presence::state(&req.set_presence)?;
+        let (user, device) = (req.caller.user_id.as_str(), req.caller.device_id.as_str());
+        Ok(self.presence.syncs(user, device, state))
+    }
+
     fn ask(&self, req: Ruma<Request>) -> Result<Ask, ApiError> {
         let Ruma { request, caller, .. } = req;
         let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose()?;
@@ -111,10 +125,11 @@ impl SyncContext {
     fn filter(&self, user: &UserId, filter: Option<Filter>) -> Result<FilterDefinition, ApiError> {
         match filter {
             None => Ok(FilterDefinition::default()),
-            Some(Filter::FilterDefinition(filter)) => Ok(filter),
+            Some(Filter::FilterDefinition(filter)) => filters::check(&filter).map(|()| filter),
             // ruma takes for an id what it cannot read.
             Some(Filter::FilterId(text)) if text.starts_with('{') => {
-                Ok(serde_json::from_str(&text)?)
+                let filter = serde_json::from_str(&text)?;
+                filters::check(&filter).map(|()| filter)
             }
             Some(Filter::FilterId(id)) => {
                 let stored = self.users.filter(user.as_str(), &id)?;
@@ -132,16 +147,21 @@ impl SyncContext {
         // Before the first look: what happens after that look is told here.
         let mut news = self.watch(&ask.user).await?;
         loop {
+            let is_last = self.shutdown.is_requested();
+            if is_last {
+                self.syncs.close();
+            }
             let now = self.syncs.now();
             if ask.since.is_some_and(|since| since.pos > now.pos) {
                 return Err(ApiError::invalid_param("The token since is of another server"));
             }
             let response = self.build(&ask, now).await?;
-            if is_at_once || !sync::is_empty(&response) {
+            if is_at_once || is_last || !sync::is_empty(&response) {
                 return Ok(response);
             }
             drop(response);
-            if !self.park(&mut news, now, deadline).await {
+            let is_over = !self.park(&mut news, now, deadline).await;
+            if is_over && !self.shutdown.is_requested() {
                 return Ok(Box::new(sync::nothing(now)));
             }
         }
@@ -171,7 +191,7 @@ impl SyncContext {
         }
         let _parked = Parked::new(&self.metrics);
         let woken = tokio::select! {
-            woken = news.wait_for(|news| news.pos > now.pos || news.typing > now.typing) => {
+            woken = news.wait_for(|news| is_news(news, now)) => {
                 // Without a notifier nothing will ever be told.
                 woken.is_ok()
             }
@@ -183,6 +203,11 @@ impl SyncContext {
         }
         woken
     }
+}
+
+/// Whether there is something that `now` does not have.
+fn is_news(news: &News, now: SyncToken) -> bool {
+    news.pos > now.pos || news.typing > now.typing || news.presence > now.presence
 }
 
 impl<'a> Parked<'a> {

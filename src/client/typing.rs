@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use parlour_actors::typing::Typing;
+use parlour_actors::{presence::Presence, typing::Typing};
 use ruma::api::client::typing::create_typing_event::v3::{Request, Response, Typing as State};
 
 use super::local;
@@ -21,6 +21,8 @@ pub struct TypingContext {
     pub typing: Typing,
     /// Who is in which room.
     pub view: View,
+    /// Who is online: who types is active.
+    pub presence: Presence,
 }
 
 /// The endpoints of this file.
@@ -40,6 +42,7 @@ async fn set_typing(context: Arc<TypingContext>, req: Ruma<Request>) -> Result<R
         State::Yes(info) => Some(info.timeout),
         State::No => None,
     };
+    context.presence.acted(user.as_str());
     context.typing.set(room.num, user.as_str(), timeout);
     Ok(Response::new())
 }

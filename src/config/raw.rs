@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::LogFormat;
+use super::{LogFormat, ProfileLookup};
 use crate::http::Api;
 
 /// The whole file.
@@ -14,6 +14,9 @@ pub(crate) struct Raw {
     pub(crate) registration: Registration,
     pub(crate) support: Support,
     pub(crate) rooms: Rooms,
+    pub(crate) users: Users,
+    pub(crate) presence: Presence,
+    pub(crate) sync: Sync,
     pub(crate) limits: Limits,
     pub(crate) federation: Federation,
     pub(crate) memory: Memory,
@@ -99,6 +102,38 @@ pub(crate) struct Rooms {
     pub(crate) max_event_delay_seconds: u64,
     pub(crate) max_queue: usize,
     pub(crate) policy_server_key: String,
+}
+
+/// Whom the user directory shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Directory {
+    Users,
+    Acquaintances,
+}
+
+/// `[users]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Users {
+    pub(crate) profile_lookup: ProfileLookup,
+    pub(crate) directory: Directory,
+}
+
+/// `[presence]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Presence {
+    pub(crate) enabled: bool,
+    pub(crate) idle_seconds: u64,
+    pub(crate) offline_seconds: u64,
+}
+
+/// `[sync]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sync {
+    pub(crate) max_wait_seconds: u64,
 }
 
 /// A rate limit.

@@ -14,8 +14,9 @@ use ruma::{
 };
 
 use super::{
-    Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, RegistrationConfig,
-    RegistrationMode, RoomsConfig, ServerConfig, SupportConfig, ThreadsConfig, TlsFiles,
+    Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, PresenceConfig,
+    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, SupportConfig, SyncConfig,
+    ThreadsConfig, TlsFiles, UsersConfig,
     raw::{self, Raw},
 };
 use crate::limits::{Rate, RateLimitConfig};
@@ -47,6 +48,12 @@ pub(super) fn validate(raw: Raw) -> Checked<Config> {
         registration: registration(raw.registration)?,
         support: support(raw.support)?,
         rooms: rooms(&raw.rooms)?,
+        users: UsersConfig {
+            profile_lookup: raw.users.profile_lookup,
+            directory_of_all: raw.users.directory == raw::Directory::Users,
+        },
+        presence: presence(raw.presence)?,
+        sync: sync(raw.sync)?,
         federation: federation::federation(raw.federation)?,
         memory: memory(raw.memory)?,
         threads: ThreadsConfig {
@@ -261,6 +268,31 @@ fn contact(number: usize, raw: raw::Contact) -> Checked<Contact> {
         contact.matrix_id = Some(user);
     }
     Ok(contact)
+}
+
+fn presence(raw: raw::Presence) -> Checked<PresenceConfig> {
+    if raw.idle_seconds == 0 || raw.offline_seconds == 0 {
+        return wrong(
+            "presence",
+            "idle_seconds and offline_seconds must be at least 1; to have no presence, set \
+             presence.enabled = false",
+        );
+    }
+    Ok(PresenceConfig {
+        enabled: raw.enabled,
+        idle: Duration::from_secs(raw.idle_seconds),
+        grace: Duration::from_secs(raw.offline_seconds),
+    })
+}
+
+fn sync(raw: raw::Sync) -> Checked<SyncConfig> {
+    if raw.max_wait_seconds == 0 {
+        return wrong(
+            "sync.max_wait_seconds",
+            "with 0 no client could wait, and all would ask all the time; write 1 or more",
+        );
+    }
+    Ok(SyncConfig { max_wait: Duration::from_secs(raw.max_wait_seconds) })
 }
 
 fn rate_limits(raw: &raw::Limits, test_mode: bool) -> Checked<RateLimitConfig> {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use lru::LruCache;
-use parlour_actors::users::{PUSH_RULES, Users};
+use parlour_actors::users::{IGNORED_USERS, PUSH_RULES, Users};
 use parlour_event::{EventNum, RoomNum, StreamPos, content::Membership};
 use parlour_storage::{
     Direction, StorageError, Store,
@@ -24,7 +24,7 @@ use ruma::{
 };
 
 use super::rules::Judge;
-use crate::view::{Fields, Ignored, RoomView, View, ViewError, ignored::IGNORED_USERS};
+use crate::view::{Fields, Ignored, RoomView, View, ViewError};
 
 /// How many unread events are counted in one room; of more, the newest.
 const MAX_UNREAD: usize = 1_000;

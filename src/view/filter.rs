@@ -2,7 +2,7 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
-use ruma::api::client::filter::{RoomEventFilter, UrlFilter};
+use ruma::api::client::filter::{Filter, RoomEventFilter, UrlFilter};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -129,6 +129,20 @@ impl RelationFilter {
         };
         !is_in(&self.not_rel_types) && self.rel_types.as_deref().is_none_or(is_in)
     }
+}
+
+/// Whether a filter of events that belong to no room wants those of this type.
+#[must_use]
+pub fn wants_type(filter: &Filter, event_type: &str) -> bool {
+    let listed = |types: &[String]| types.iter().any(|pattern| matches(pattern, event_type));
+    !listed(&filter.not_types) && filter.types.as_deref().is_none_or(listed)
+}
+
+/// Whether such a filter wants events of this sender.
+#[must_use]
+pub fn wants_sender(filter: &Filter, sender: &str) -> bool {
+    let listed = |users: &[ruma::OwnedUserId]| users.iter().any(|user| user == sender);
+    !listed(&filter.not_senders) && filter.senders.as_deref().is_none_or(listed)
 }
 
 /// A type pattern in which `*` stands for any characters.

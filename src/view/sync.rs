@@ -9,6 +9,7 @@
 //! | `joined`, `left`, `invited` | rooms by the user's membership |
 //! | `timeline`, `state`, `summary`, `ephemeral` | parts of a room |
 //! | `account` | account data, global and per room |
+//! | `presence` | who is online |
 //! | `sent` | which member events a device has been sent already |
 //! | `shape` | how a filter wants events to look |
 //!
@@ -19,6 +20,7 @@ mod ephemeral;
 mod invited;
 mod joined;
 mod left;
+mod presence;
 mod rooms;
 mod sent;
 mod shape;
@@ -28,8 +30,8 @@ mod timeline;
 
 use std::sync::Arc;
 
-use parlour_actors::{Engine, changes::Changes, typing::Typing, users::Users};
-use parlour_event::{StreamPos, content::Membership};
+use parlour_actors::{Engine, changes::Changes, presence::Presence, typing::Typing, users::Users};
+use parlour_event::{RoomNum, StreamPos, content::Membership};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId,
     api::client::{
@@ -66,6 +68,7 @@ pub struct Syncs {
     view: View,
     users: Users,
     typing: Typing,
+    presence: Presence,
     changes: Arc<Changes>,
     counts: UnreadCounts,
     sent: SentMembers,
@@ -92,6 +95,7 @@ impl Syncs {
             view,
             users: engine.users.clone(),
             typing: engine.typing.clone(),
+            presence: engine.presence.clone(),
             changes: engine.changes.clone(),
             counts,
             sent: SentMembers::default(),
@@ -102,7 +106,17 @@ impl Syncs {
     /// The newest moment that can be answered for.
     #[must_use]
     pub fn now(&self) -> SyncToken {
-        SyncToken { pos: self.changes.current(), typing: self.typing.counter() }
+        SyncToken {
+            pos: self.changes.current(),
+            typing: self.typing.counter(),
+            presence: self.presence.counter(),
+        }
+    }
+
+    /// Prepares the last answers before a stop: what the next process will not know has to be told
+    /// by this one.
+    pub fn close(&self) {
+        self.typing.end();
     }
 
     /// What is new for a device until `now`.
@@ -116,12 +130,17 @@ impl Syncs {
             ask,
             now,
             shape: Shape::of(&ask.filter),
-            ignored: self.view.ignored_by(&ask.user)?,
+            ignored: match ask.since {
+                Some(since) => self.view.ignored_since(&ask.user, since.pos)?,
+                None => self.view.ignored_by(&ask.user)?,
+            },
             account: AccountData::read(&self.users, ask, now.pos)?,
             reading: Reading::new(&self.counts, &ask.user),
         };
         let mut response = nothing(now);
-        response.rooms = round.rooms()?;
+        let (rooms, new_rooms) = round.rooms()?;
+        response.rooms = rooms;
+        response.presence.events = round.presence(&new_rooms)?;
         response.account_data.events = round.global_account_data()?;
         Ok(response)
     }
@@ -167,13 +186,16 @@ impl Round<'_> {
         self.ask.since.is_none() || self.ask.full_state
     }
 
-    fn rooms(&self) -> Result<Rooms, ViewError> {
-        let mut rooms = Rooms::new();
+    /// The rooms' sections, and which rooms the user has come into.
+    fn rooms(&self) -> Result<(Rooms, Vec<RoomNum>), ViewError> {
+        let (mut rooms, mut new_rooms) = (Rooms::new(), Vec::new());
         for num in self.candidates()? {
             let Some(relation) = self.relation(num)? else { continue };
             let room_id = relation.room.room_id.clone();
             match relation.membership {
                 Membership::Join => {
+                    new_rooms
+                        .extend(Some(num).filter(|_| relation.was() != Some(Membership::Join)));
                     let room = self.joined(&relation)?;
                     rooms.join.extend(room.map(|room| (room_id, room)));
                 }
@@ -191,7 +213,7 @@ impl Round<'_> {
                 }
             }
         }
-        Ok(rooms)
+        Ok((rooms, new_rooms))
     }
 
     fn timeline_filter(&self) -> EventFilter<'_> {

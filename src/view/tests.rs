@@ -75,6 +75,7 @@ async fn engine() -> Engine {
         storage: None,
         state_cache_bytes: 1 << 20,
         rooms: RoomLimits::default(),
+        presence: None,
         env: Env::system(),
         metrics: Arc::new(NoMetrics),
     };

@@ -5,7 +5,8 @@
 //!
 //! | text | token |
 //! |---|---|
-//! | `s1_{pos}_{typing}` | [`SyncToken`]: `next_batch` and `prev_batch` of `/sync` |
+//! | `s2_{pos}_{typing}_{presence}` | [`SyncToken`]: `next_batch` and `prev_batch` of `/sync` |
+//! | `s1_{pos}_{typing}` | the same, as it was before presence; it is still read |
 //! | `g1_{depth}_{pos}` | [`GraphToken`]: `start` and `end` of `/messages` and `/context` |
 //!
 //! Both are accepted wherever history is paged ([`View::graph_point`](super::View::graph_point));
@@ -27,6 +28,8 @@ pub struct SyncToken {
     pub pos: StreamPos,
     /// The last change of typing that has been seen; its counter lives in memory.
     pub typing: u64,
+    /// The last change of presence that has been seen; its counter lives in memory, too.
+    pub presence: u64,
 }
 
 /// A place between two events of one room, in the order of the graph: events at or before
@@ -60,10 +63,10 @@ pub enum TokenError {
 }
 
 impl SyncToken {
-    /// The moment at a position, with no regard to typing.
+    /// The moment at a position, with no regard to typing and presence.
     #[must_use]
     pub fn at(pos: StreamPos) -> Self {
-        Self { pos, typing: 0 }
+        Self { pos, ..Self::default() }
     }
 }
 
@@ -92,14 +95,19 @@ impl FromStr for Token {
         let kind = parts.next();
         let mut number = || parts.next().and_then(number_of).ok_or(TokenError::Unknown);
         let (first, second) = (number()?, number()?);
-        if parts.next().is_some() {
-            return Err(TokenError::Unknown);
-        }
-        match kind {
-            Some("s1") => Ok(Self::Sync(SyncToken { pos: StreamPos(first), typing: second })),
-            Some("g1") => Ok(Self::Graph(GraphToken { depth: first, pos: StreamPos(second) })),
-            _ => Err(TokenError::Unknown),
-        }
+        let token = match kind {
+            Some("s2") => {
+                let (pos, typing) = (StreamPos(first), second);
+                Self::Sync(SyncToken { pos, typing, presence: number()? })
+            }
+            Some("s1") => {
+                let (pos, typing) = (StreamPos(first), second);
+                Self::Sync(SyncToken { pos, typing, presence: 0 })
+            }
+            Some("g1") => Self::Graph(GraphToken { depth: first, pos: StreamPos(second) }),
+            _ => return Err(TokenError::Unknown),
+        };
+        if parts.next().is_some() { Err(TokenError::Unknown) } else { Ok(token) }
     }
 }
 
@@ -123,7 +131,7 @@ fn number_of(text: &str) -> Option<u64> {
 
 impl Display for SyncToken {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "s1_{}_{}", self.pos, self.typing)
+        write!(f, "s2_{}_{}_{}", self.pos, self.typing, self.presence)
     }
 }
 
@@ -184,6 +192,8 @@ mod tests {
             "s1_01_2",
             "s1_1_ 2",
             "s2_1_2",
+            "s2_1_2_3_4",
+            "s3_1_2_3",
             "S1_1_2",
             "t1-2_0_0",
             "s1_18446744073709551616_0",
@@ -213,8 +223,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_come_back(first: u64, second: u64) {
-            let sync = SyncToken { pos: StreamPos(first), typing: second };
+        fn tokens_come_back(first: u64, second: u64, third: u64) {
+            let sync = SyncToken { pos: StreamPos(first), typing: second, presence: third };
+            let old = format!("s1_{first}_{second}");
+            prop_assert_eq!(old.parse(), Ok(SyncToken { presence: 0, ..sync }));
             let graph = GraphToken { depth: first, pos: StreamPos(second) };
             for token in [Token::from(sync), Token::from(graph)] {
                 prop_assert_eq!(token.to_string().parse(), Ok(token));
@@ -223,7 +235,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_a_token_or_an_error(text in "[sg]1_[0-9_+-]{0,45}|.{0,60}") {
+        fn any_text_is_a_token_or_an_error(text in "s2_[0-9_+-]{0,66}|g1_[0-9_+-]{0,45}|.{0,60}") {
             if let Ok(token) = text.parse::<Token>() {
                 prop_assert_eq!(token.to_string(), text);
             }

@@ -18,6 +18,8 @@
 //! | [`keys::TRANSACTION`] | hash of device, endpoint and txn id | [`TransactionEntry`] |
 //! | [`keys::USER`], [`keys::DEVICE`], [`keys::TOKEN`] | user; user, device; hash of a token | [`User`], [`Device`], [`TokenEntry`] |
 //! | [`keys::PROFILE_SPREAD`] | user | position of the change that has to go into the user's rooms |
+//! | [`keys::USER_WORD`] | word, user | nothing: the user's name or id has the word |
+//! | [`keys::PRESENCE`], [`keys::ONLINE`] | user | [`PresenceEntry`]; nothing: the user is not offline |
 //! | [`keys::ACCOUNT_DATA`], [`keys::ACCOUNT_FEED`] | user, room, type; user, position | [`AccountDataEntry`] with body; which one changed |
 //! | [`keys::RECEIPT`], [`keys::RECEIPT_FEED`] | room, user, type, thread; room, position | position; [`ReceiptEntry`] |
 //! | [`keys::THREAD_SUBSCRIPTION`], [`keys::THREAD_SUBSCRIPTION_FEED`] | user, room, thread; user, position | [`ThreadSubscriptionEntry`]; which one changed |
@@ -41,7 +43,7 @@ pub mod rooms;
 pub mod servers;
 
 pub use accounts::{
-    AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, Subscription,
+    AccountDataEntry, AccountFeedEntry, Device, PresenceEntry, ReceiptEntry, Subscription,
     ThreadSubscriptionEntry, ThreadSubscriptionFeedEntry, TokenEntry, TransactionEntry, User,
 };
 pub use codec::Stored;

@@ -307,6 +307,10 @@ shared_secret = "{SHARED_SECRET}"
 allow_servers = ["nobody.invalid"]
 trusted_key_servers = []
 
+# Those who test it turn it on: it would wake all others.
+[presence]
+enabled = false
+
 [log]
 level = "info"
 format = "text"

@@ -19,6 +19,8 @@ mod limits;
 mod maintenance;
 mod notifications;
 mod owned_state;
+mod people;
+mod presence;
 mod push_rules;
 mod registration;
 mod relations;

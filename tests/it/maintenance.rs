@@ -15,8 +15,10 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
+
 use self::chat::Chat;
-use crate::common::{Ask, Client, Server, User, deadline};
+use crate::common::{Answer, Ask, Client, Server, User, deadline, path};
 
 /// Listeners on ports that nobody else has: for a second process on the same data.
 const OTHER_PORT: (&str, &str) =
@@ -197,6 +199,24 @@ fn a_stop_answers_who_waits_and_finishes_what_is_in_flight() {
     chat.goes_on(&server);
 }
 
+#[test]
+fn nobody_is_left_typing_by_a_stop() {
+    let mut server = Server::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    let room = alice.public_room();
+    bob.join(&room).ok();
+    let typing = path("/_matrix/client/v3/rooms/{}/typing/{}", &[&room, &bob.id]);
+    let token = alice.sync(Ask::initial()).ok().next_batch();
+    bob.http.put(&typing, &json!({ "typing": true, "timeout": 60_000 })).ok();
+    let typed = |answer: &Answer| !answer.ephemeral(&room).is_empty();
+    let token = alice.sync_until(&token, typed).next_batch();
+    let waiting = thread::spawn(move || alice.sync(Ask::since(&token).wait(60_000)).ok());
+    wait_for("the parked sync", || parked(&server) == 1);
+    assert!(server.terminate().success());
+    let last = waiting.join().unwrap();
+    assert_eq!(last.ephemeral(&room)[0]["content"]["user_ids"], json!([]));
+}
+
 /// A sync that has nothing to tell for a minute is answered, and without news.
 fn wait(user: &User) {
     let token = user.sync(Ask::initial()).ok().next_batch();
@@ -206,8 +226,7 @@ fn wait(user: &User) {
 
 /// The first bytes of a message that will never be sent whole.
 fn half_a_body(chat: &Chat) -> String {
-    let path =
-        crate::common::path("/_matrix/client/v3/rooms/{}/send/m.room.message/half", &[&chat.room]);
+    let path = path("/_matrix/client/v3/rooms/{}/send/m.room.message/half", &[&chat.room]);
     let token = &chat.alice.token;
     format!(
         "PUT {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\

@@ -103,12 +103,16 @@ fn what_makes_no_sense_is_refused() {
     };
     get("filter={}", &["{"]).refused(400, "M_NOT_JSON");
     get("filter={}", &["{\"room\":3}"]).refused(400, "M_BAD_JSON");
+    get("filter={}", &["{\"event_format\":\"raw\"}"]).refused(400, "M_BAD_JSON");
     get("filter={}", &["nobody-stored-this"]).refused(400, "M_INVALID_PARAM");
     for since in ["", "s", "s1_1", "g1_1_1", "s1_99999999999_0", "\u{0}", "s1_-1_0"] {
         get("since={}", &[since]).refused(400, "M_INVALID_PARAM");
     }
     get("timeout={}", &["soon"]).refused(400, "M_INVALID_PARAM");
-    get("set_presence={}", &["offline"]).ok();
+    for presence in ["offline", "unavailable", "online"] {
+        get("set_presence={}", &[presence]).ok();
+    }
+    get("set_presence={}", &["away"]).refused(400, "M_INVALID_PARAM");
     server.http.get(SYNC).refused(401, "M_MISSING_TOKEN");
     server.http.with_token("wrong").get(SYNC).refused(401, "M_UNKNOWN_TOKEN");
     alice.http.get("/_matrix/client/r0/sync").ok();

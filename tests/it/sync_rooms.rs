@@ -218,6 +218,7 @@ fn who_comes_back_gets_the_room_again_but_no_event_twice() {
     assert!(back.state_before(&room).iter().any(|event| event["type"] == "m.room.name"));
 }
 
+// Checklist 6.7
 #[test]
 fn a_join_after_a_refusal_begins_the_timeline_anew() {
     let server = Server::start();
@@ -250,12 +251,23 @@ fn ignored_users_are_not_heard_but_their_state_holds() {
     let answer = news(&bob, &token);
     let kinds: Vec<_> = answer.timeline(&room).iter().map(|e| e["type"].clone()).collect();
     assert_eq!(kinds, ["m.room.topic"]);
+    // What was missed meanwhile does not come late, also not to a sync that has waited. A fresh
+    // one has it.
+    let token = answer.next_batch();
+    alice.say(&room, "psst again").ok();
+    set_account_data(&bob, "m.ignored_user_list", json!({ "ignored_users": {} }));
+    let heard = alice.say(&room, "hello").event_id();
+    let answer = news(&bob, &token);
+    let ids: Vec<_> = answer.timeline(&room).iter().map(|e| e["event_id"].clone()).collect();
+    assert_eq!(ids, [json!(heard)]);
+    let fresh = bob.sync(Ask::initial()).ok().timeline(&room);
+    assert!(fresh.iter().any(|event| event["content"]["body"] == "psst again"), "{fresh:?}");
 }
 
-// Checklist 9.2
+// Checklist 9.1, 9.2
 #[test]
 fn receipts_go_to_whom_they_concern() {
-    let server = Server::start();
+    let mut server = Server::start();
     let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
     let room = alice.public_room();
     bob.join(&room).ok();
@@ -280,6 +292,13 @@ fn receipts_go_to_whom_they_concern() {
     assert!(alices.iter().all(|content| content[&second].is_null()), "{alices:?}");
     let bobs: Vec<Value> = receipts(&bob, &tokens[1]);
     assert!(bobs[0][&second]["m.read.private"][&bob.id]["ts"].is_u64(), "{bobs:?}");
+    // Nor does a restart give away what is private: not to old tokens, not to new clients.
+    server.restart();
+    let alice = server.again(&alice);
+    for answer in [alice.sync(Ask::initial()).ok(), news(&alice, &tokens[0])] {
+        let text = answer.body.to_string();
+        assert!(text.contains("m.read") && !text.contains("m.read.private"), "{text}");
+    }
 }
 
 // Checklist 9.7
@@ -304,6 +323,7 @@ fn who_stops_typing_is_taken_off_the_list() {
     assert_eq!(who(&seen), [json!([])]);
 }
 
+// Checklist 9.5
 #[test]
 fn account_data_of_rooms_comes_with_the_room() {
     let server = Server::start();

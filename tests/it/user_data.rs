@@ -71,6 +71,7 @@ fn a_profile_is_set_read_and_emptied() {
     server.http.get(&field(&alice.id, "displayname")).refused(404, "M_NOT_FOUND");
 }
 
+// Checklist 7.9
 #[test]
 fn a_profile_is_checked_and_bounded() {
     let server = Server::start();
@@ -116,6 +117,7 @@ fn a_profile_is_checked_and_bounded() {
     server.http.get(&profile("nonsense")).refused(400, "M_INVALID_PARAM");
 }
 
+// Checklist 7.9
 #[test]
 fn a_new_name_is_told_in_all_joined_rooms() {
     let mut server = Server::start();
@@ -140,6 +142,7 @@ fn a_new_name_is_told_in_all_joined_rooms() {
     assert_eq!(said(&left)["membership"], "leave");
 }
 
+// Checklist 7.10
 #[test]
 fn account_data_are_kept_per_user_and_room() {
     let mut server = Server::start();
@@ -176,6 +179,7 @@ fn account_data_are_kept_per_user_and_room() {
     assert_eq!(alice.http.get(&here).ok().body, content);
 }
 
+// Checklist 7.10
 #[test]
 fn account_data_of_a_room_are_for_who_has_been_there() {
     let server = Server::start();

@@ -3,12 +3,19 @@
 use bytes::Bytes;
 use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::{
-    Direction, Op, StorageError, Store,
+    BlobRef, Direction, Op, StorageError, Store,
     schema::{AccountDataEntry, AccountFeedEntry, Stored, keys, keys::KeyReader},
 };
 
 use super::{Decision, UserError, Users};
 use crate::commit::{Announcement, At, Change};
+
+/// The list of users whom the user does not want to hear.
+pub const IGNORED_USERS: &str = "m.ignored_user_list";
+
+/// Where the list that was there before stands, among the rooms: nobody's, and in no sync. What
+/// was sent while it counted is kept from the user's sync even if the new list is shorter.
+pub const PREVIOUSLY: RoomNum = RoomNum(u64::MAX);
 
 /// How many pieces of account data a user may have, in total.
 const MAX_PIECES: usize = 10_000;
@@ -64,8 +71,26 @@ impl Users {
         data_type: &str,
         content: Bytes,
     ) -> Result<(), AccountDataError> {
+        self.update_account_data(user, room, data_type, move |_| Ok(Some(content))).await
+    }
+
+    /// Stores what `update` makes of a piece of account data, with nobody else changing it
+    /// meanwhile. It is given the place of what is there; `None` leaves that as it is.
+    pub(super) async fn update_account_data<F>(
+        &self,
+        user: &str,
+        room: RoomNum,
+        data_type: &str,
+        update: F,
+    ) -> Result<(), AccountDataError>
+    where
+        F: FnOnce(Option<BlobRef>) -> Result<Option<Bytes>, AccountDataError> + Send + 'static,
+    {
         let (name, data_type) = (user.to_owned(), data_type.to_owned());
         let decide = move |store: &Store| {
+            let old = store.get(&keys::account_data(&name, room, &data_type));
+            let old = old.map_err(UserError::from)?.and_then(|old| old.blob);
+            let Some(content) = update(old)? else { return Ok(Decision::Keep(())) };
             let write = PieceWrite::plan(store, &name, room, &data_type, content)?;
             Ok(Decision::Write(write.into_change(), ()))
         };
@@ -206,6 +231,8 @@ pub(super) struct PieceWrite {
     content: Option<Bytes>,
     /// When it was changed last.
     old: Option<StreamPos>,
+    /// What is to be kept of what was there.
+    previous: Option<Bytes>,
 }
 
 impl PieceWrite {
@@ -229,6 +256,7 @@ impl PieceWrite {
             data_type: data_type.to_owned(),
             content: Some(content),
             old: old.map(|old| old.pos),
+            previous: previous_list(store, room, data_type, &key).map_err(UserError::from)?,
         })
     }
 
@@ -243,14 +271,19 @@ impl PieceWrite {
         let Some(entry) = store.get(&key)?.filter(|entry| entry.blob.is_some()) else {
             return Ok(None);
         };
-        let old = AccountDataEntry::decode(&key, &entry.value)?.pos;
+        let old = Some(AccountDataEntry::decode(&key, &entry.value)?.pos);
+        let previous = previous_list(store, room, data_type, &key)?;
         let (user, data_type) = (user.to_owned(), data_type.to_owned());
-        Ok(Some(Self { user, room, data_type, content: None, old: Some(old) }))
+        Ok(Some(Self { user, room, data_type, content: None, old, previous }))
     }
 
     /// Adds the operations at a position.
     pub(super) fn write(self, pos: StreamPos, ops: &mut Vec<Op>) {
-        let Self { user, room, data_type, content, old } = self;
+        let Self { user, room, data_type, content, old, previous } = self;
+        if let Some(blob) = previous {
+            let key = keys::account_data(&user, PREVIOUSLY, &data_type);
+            ops.push(Op::PutBlob { key, value: AccountDataEntry { pos }.encode(), blob });
+        }
         if let Some(old) = old {
             ops.push(Op::Delete { key: keys::account_feed(&user, old) });
         }
@@ -271,6 +304,19 @@ impl PieceWrite {
             Announcement::User { user }
         }))
     }
+}
+
+/// The list of ignored users that is about to be replaced, if it is that.
+fn previous_list(
+    store: &Store,
+    room: RoomNum,
+    data_type: &str,
+    key: &[u8],
+) -> Result<Option<Bytes>, StorageError> {
+    if room != RoomNum(0) || data_type != IGNORED_USERS {
+        return Ok(None);
+    }
+    store.get(key)?.and_then(|entry| entry.blob).map(|place| store.blob(&place)).transpose()
 }
 
 /// Whether a piece of this length may take its place among the user's others.

@@ -5,10 +5,10 @@
 use parlour_event::StreamPos;
 use parlour_storage::{
     Op, Store,
-    schema::{Stored, User, keys},
+    schema::{User, keys},
 };
 
-use super::{Decision, UserError, Users};
+use super::{Decision, UserError, Users, accounts::put_account};
 use crate::commit::{Announcement, At};
 
 /// How many bytes a profile may have, written as JSON.
@@ -62,8 +62,7 @@ impl Users {
     pub async fn set_profile(&self, user: &str, change: ProfileChange) -> Result<(), ProfileError> {
         let name = user.to_owned();
         let decide = move |store: &Store| {
-            let key = keys::user(&name);
-            let old = store.typed::<User>(&key).map_err(UserError::from)?;
+            let old = store.typed::<User>(&keys::user(&name)).map_err(UserError::from)?;
             let Some(old) = old.filter(|old| !old.deactivated) else {
                 return Err(ProfileError::UnknownUser);
             };
@@ -78,7 +77,7 @@ impl Users {
             }
             let spreads = new.display_name != old.display_name || new.avatar_url != old.avatar_url;
             let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
-                ops.push(Op::Put { key, value: new.encode() });
+                put_account(&name, Some(&old), &new, ops);
                 if spreads {
                     let value = pos.0.to_be_bytes().to_vec().into();
                     ops.push(Op::Put { key: keys::profile_spread(&name), value });

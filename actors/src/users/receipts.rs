@@ -22,6 +22,9 @@ pub struct NewReceipt {
     pub event_id: String,
 }
 
+/// How many of a room's receipts a client is told of at once: the newest, and its user's own.
+const MAX_CHANGES: usize = 1_000;
+
 /// The kind of receipt that nobody but its owner sees.
 const PRIVATE: &str = "m.read.private";
 
@@ -66,7 +69,8 @@ impl Users {
         self.change(user, decide).await
     }
 
-    /// A room's receipts that changed within `(after, until]`, as `reader` may see them.
+    /// A room's receipts that changed within `(after, until]`, as `reader` may see them: of very
+    /// many the newest, and all of the reader's own.
     ///
     /// # Errors
     ///
@@ -81,12 +85,21 @@ impl Users {
         use std::ops::Bound::{Excluded, Included};
         let (low, high) = (keys::receipt_feed(room, after), keys::receipt_feed(room, until));
         let range = (Excluded(&low[..]), Included(&high[..]));
+        let newest = self.store.scan(range, Direction::Backward, MAX_CHANGES)?;
+        let are_all = newest.len() < MAX_CHANGES;
         let mut changes = Vec::new();
-        for (key, entry) in self.store.scan(range, Direction::Forward, usize::MAX)? {
+        for (key, entry) in newest {
             let receipt = ReceiptEntry::decode(&key, &entry.value)?;
-            if receipt.receipt_type != PRIVATE || receipt.user == reader {
+            let is_own = receipt.user == reader;
+            if is_own && are_all || !is_own && receipt.receipt_type != PRIVATE {
                 changes.push(receipt);
             }
+        }
+        changes.reverse();
+        if !are_all {
+            let own = self.own_receipts(room, reader)?.into_iter();
+            let new = own.filter(|(pos, _)| *pos > after && *pos <= until);
+            changes.extend(new.map(|(_, receipt)| receipt));
         }
         Ok(changes)
     }
@@ -101,11 +114,22 @@ impl Users {
         room: RoomNum,
         user: &str,
     ) -> Result<Vec<ReceiptEntry>, StorageError> {
+        Ok(self.own_receipts(room, user)?.into_iter().map(|(_, receipt)| receipt).collect())
+    }
+
+    /// A user's own receipts in a room, with the positions at which they were set.
+    fn own_receipts(
+        &self,
+        room: RoomNum,
+        user: &str,
+    ) -> Result<Vec<(StreamPos, ReceiptEntry)>, StorageError> {
         let prefix = keys::KeyBuilder::new(keys::RECEIPT).number(room.0).text(user).build();
         let mut receipts = Vec::new();
         for (_, entry) in self.store.scan_prefix(&prefix, Direction::Forward, usize::MAX)? {
             let pos = entry.value.as_ref().try_into().map(u64::from_be_bytes).unwrap_or_default();
-            receipts.extend(self.store.typed(&keys::receipt_feed(room, StreamPos(pos)))?);
+            let pos = StreamPos(pos);
+            let receipt = self.store.typed(&keys::receipt_feed(room, pos))?;
+            receipts.extend(receipt.map(|receipt| (pos, receipt)));
         }
         Ok(receipts)
     }

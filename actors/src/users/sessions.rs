@@ -6,7 +6,7 @@ use parlour_storage::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Decision, UserError, Users};
+use super::{Decision, UserError, Users, accounts::put_account};
 use crate::commit::{Announcement, Ops};
 
 /// Length of an access token after its prefix: more than 190 bits.
@@ -89,11 +89,11 @@ impl Users {
     ) -> Result<Option<Session>, RegisterError> {
         let (users, name) = (self.clone(), user.to_owned());
         let decide = move |store: &parlour_storage::Store| {
-            let key = keys::user(&name);
-            if store.get(&key).map_err(UserError::from)?.is_some() {
+            if store.get(&keys::user(&name)).map_err(UserError::from)?.is_some() {
                 return Err(RegisterError::Taken);
             }
-            let mut ops = vec![Op::Put { key, value: account.encode() }];
+            let mut ops = Vec::new();
+            put_account(&name, None, &account, &mut ops);
             let session = device.map(|device| users.new_session(&name, None, device, &mut ops));
             Ok(Decision::Write(quiet(ops), session))
         };
@@ -212,14 +212,15 @@ impl Users {
     ) -> Result<Option<User>, UserError> {
         let name = user.to_owned();
         let decide = move |store: &parlour_storage::Store| {
-            let key = keys::user(&name);
-            let Some(old) = store.typed::<User>(&key)? else { return Ok(Decision::Keep(None)) };
+            let old = store.typed::<User>(&keys::user(&name))?;
+            let Some(old) = old else { return Ok(Decision::Keep(None)) };
             let mut new = old.clone();
             update(&mut new);
             if new == old {
                 return Ok(Decision::Keep(Some(new)));
             }
-            let ops = vec![Op::Put { key, value: new.encode() }];
+            let mut ops = Vec::new();
+            put_account(&name, Some(&old), &new, &mut ops);
             Ok(Decision::Write(told(&name, ops), Some(new)))
         };
         self.change(user, decide).await

@@ -28,6 +28,10 @@ const USERS_PER_PASS: usize = 100;
 /// How many rooms of a user are asked at the same time.
 const ROOMS_AT_ONCE: usize = 16;
 
+/// How long a room may take. One that takes longer, since it resolves its state, is asked again
+/// later: it must not keep all other users waiting.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The first pause before what has failed is tried again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -140,8 +144,9 @@ impl Spreader {
             {
                 let (all_rooms, update) = (self.rooms.clone(), update.clone());
                 asked.spawn(async move {
-                    let result = all_rooms.update_profile(&room, update).await;
-                    is_settled(&room, result)
+                    let asked = all_rooms.update_profile(&room, update);
+                    let answer = tokio::time::timeout(PATIENCE, asked).await;
+                    answer.is_ok_and(|result| is_settled(&room, result))
                 });
             }
             match asked.join_next().await {

@@ -35,6 +35,7 @@ pub(crate) fn options(dir: Option<&Path>, rooms: RoomLimits) -> EngineOptions {
         storage: dir.map(StoreOptions::new),
         state_cache_bytes: 1 << 20,
         rooms,
+        presence: None,
         env: Env::system(),
         metrics: Arc::new(NoMetrics),
     }

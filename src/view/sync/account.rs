@@ -6,7 +6,6 @@ use bytes::Bytes;
 use parlour_actors::users::{PUSH_RULES, Users};
 use parlour_event::{RoomNum, StreamPos};
 use ruma::{
-    api::client::filter::Filter,
     events::{AnyGlobalAccountDataEvent, AnyRoomAccountDataEvent},
     serde::Raw,
 };
@@ -14,7 +13,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Ask, Round, rooms::Relation};
-use crate::view::{EventFilter, ViewError, filter::matches};
+use crate::view::{EventFilter, ViewError, filter::wants_type};
 
 /// Where global account data are, among the rooms.
 const GLOBAL: RoomNum = RoomNum(0);
@@ -70,7 +69,7 @@ impl Round<'_> {
     ) -> Result<Vec<Raw<AnyGlobalAccountDataEvent>>, ViewError> {
         let filter = &self.ask.filter.account_data;
         let data = self.account.of(GLOBAL).iter();
-        Ok(data.filter(|(kind, _)| wants(filter, kind)).filter_map(event).collect())
+        Ok(data.filter(|(kind, _)| wants_type(filter, kind)).filter_map(event).collect())
     }
 
     /// `known`: whether the client has what was there at the last sync.
@@ -98,11 +97,6 @@ impl Round<'_> {
 /// never knew it need not be told.
 fn is_deleted(content: &Bytes) -> bool {
     content.iter().filter(|byte| !byte.is_ascii_whitespace()).eq(b"{}")
-}
-
-fn wants(filter: &Filter, kind: &str) -> bool {
-    let listed = |types: &[String]| types.iter().any(|pattern| matches(pattern, kind));
-    !listed(&filter.not_types) && filter.types.as_deref().is_none_or(listed)
 }
 
 /// A piece as an event; `None` if what is stored is not JSON, which it was when it was stored.

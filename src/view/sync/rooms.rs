@@ -86,18 +86,7 @@ impl Round<'_> {
         };
         let changed: HashSet<_> =
             changed.into_iter().chain(typing).chain(self.account.rooms()).collect();
-        if changed.len() > FEW {
-            let all = store.memberships(user)?.into_iter();
-            let wanted = all.filter(|(num, entry)| changed.contains(num) && is_wanted(entry));
-            return Ok(wanted.map(|(num, _)| num).collect());
-        }
-        let mut found = Vec::new();
-        for num in changed {
-            if store.membership(user, num)?.is_some_and(|entry| is_wanted(&entry)) {
-                found.push(num);
-            }
-        }
-        Ok(found)
+        self.view().rooms_of(user, &changed, is_wanted)
     }
 
     /// What the user is to a room; `None` if the filter does not want the room or the user is
@@ -145,6 +134,36 @@ impl Round<'_> {
 }
 
 impl View {
+    /// Those of some rooms that a user is joined to.
+    pub(super) fn joined_of(
+        &self,
+        user: &str,
+        rooms: HashSet<RoomNum>,
+    ) -> Result<Vec<RoomNum>, ViewError> {
+        self.rooms_of(user, &rooms, |entry| entry.membership == "join")
+    }
+
+    /// Those of some rooms to which a user has such a relation.
+    fn rooms_of(
+        &self,
+        user: &str,
+        rooms: &HashSet<RoomNum>,
+        is_wanted: impl Fn(&MembershipEntry) -> bool,
+    ) -> Result<Vec<RoomNum>, ViewError> {
+        if rooms.len() > FEW {
+            let all = self.store.memberships(user)?.into_iter();
+            let wanted = all.filter(|(num, entry)| rooms.contains(num) && is_wanted(entry));
+            return Ok(wanted.map(|(num, _)| num).collect());
+        }
+        let mut found = Vec::new();
+        for num in rooms {
+            if self.store.membership(user, *num)?.is_some_and(|entry| is_wanted(&entry)) {
+                found.push(*num);
+            }
+        }
+        Ok(found)
+    }
+
     /// A user's memberships of a room from a member event back into the past, newest first, that
     /// event included; ends behind the first for which `is_enough`.
     pub(crate) fn steps(

@@ -179,7 +179,7 @@ impl Round<'_> {
         is_full: bool,
     ) -> Result<Option<Option<Shown>>, ViewError> {
         let fields = Fields::of(event)?;
-        if self.ignored.hides(&fields) || !self.timeline_filter().wants(&fields) {
+        if self.ignored.hides_in_stream(&fields, pos) || !self.timeline_filter().wants(&fields) {
             return Ok(None);
         }
         let mut seen = reader.judge(event)?;

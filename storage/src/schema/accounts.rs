@@ -130,3 +130,14 @@ pub struct ThreadSubscriptionFeedEntry {
 }
 
 impl Stored for ThreadSubscriptionFeedEntry {}
+
+/// What is kept of a user's presence beyond a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceEntry {
+    /// What the user says about it.
+    pub status_msg: Option<String>,
+    /// When the user was last active, milliseconds since the epoch; 0 for never.
+    pub last_active_ts: u64,
+}
+
+impl Stored for PresenceEntry {}

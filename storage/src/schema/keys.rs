@@ -41,6 +41,12 @@ keyspaces! {
     USER = b'U';
     /// Users whose new profile has not come into all of their rooms yet.
     PROFILE_SPREAD = b'u';
+    /// Users by the words of their names, for the user directory.
+    USER_WORD = b'i';
+    /// What users last said of their presence.
+    PRESENCE = b'e';
+    /// Users who are not offline.
+    ONLINE = b'c';
     /// Devices.
     DEVICE = b'V';
     /// Access tokens, hashed.
@@ -296,6 +302,31 @@ pub fn user(user: &str) -> Bytes {
 #[must_use]
 pub fn profile_spread(user: &str) -> Bytes {
     KeyBuilder::new(PROFILE_SPREAD).text(user).build()
+}
+
+/// [`USER_WORD`]
+#[must_use]
+pub fn user_word(word: &str, user: &str) -> Bytes {
+    KeyBuilder::new(USER_WORD).text(word).text(user).build()
+}
+
+/// The common start of all [`USER_WORD`] keys of words that begin like this. Words have letters
+/// and digits alone, so nothing in them is escaped.
+#[must_use]
+pub fn user_words_from(start: &str) -> Bytes {
+    KeyBuilder::new(USER_WORD).raw(start.as_bytes()).build()
+}
+
+/// [`PRESENCE`]
+#[must_use]
+pub fn presence(user: &str) -> Bytes {
+    KeyBuilder::new(PRESENCE).text(user).build()
+}
+
+/// [`ONLINE`]
+#[must_use]
+pub fn online(user: &str) -> Bytes {
+    KeyBuilder::new(ONLINE).text(user).build()
 }
 
 /// [`DEVICE`]

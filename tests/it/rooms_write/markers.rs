@@ -62,7 +62,7 @@ fn receipts_are_for_events_that_the_reader_can_see() {
     bob.http.send("POST", &at, b"{").refused(400, "M_NOT_JSON");
 }
 
-// Checklist 9.4
+// Checklist 9.1, 9.4
 #[test]
 fn a_receipts_thread_is_one_that_its_event_is_in() {
     let server = Server::start();

@@ -1,0 +1,124 @@
+//! The user directory with 100,000 users: how long a search takes, by what is looked for and by how
+//! many people the searcher may see. Prints the median and the slowest of many searches.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use parlour::view::{View, people::PeopleSearch};
+use parlour_actors::{
+    Engine, EngineOptions, RoomLimits,
+    commit::{Announcement, Ops},
+    env::Env,
+    metrics::NoMetrics,
+};
+use parlour_event::{EventNum, RoomNum, StreamPos};
+use parlour_storage::{
+    Op,
+    schema::{MembershipEntry, Stored as _, User, keys},
+};
+use ruma::UserId;
+
+/// How many users there are.
+const USERS: usize = 100_000;
+
+/// How many of them share one room, of many.
+const CIRCLE: usize = 20;
+
+/// Where the searcher is together with all others.
+const EVERYWHERE: RoomNum = RoomNum(1);
+
+/// How often each search is done.
+const ROUNDS: usize = 20;
+
+const FIRST: [&str; 10] =
+    ["Alice", "Boris", "Chloé", "Dmitri", "Élodie", "Fatima", "Gustav", "Hana", "Igor", "Júlia"];
+const LAST: [&str; 10] =
+    ["Anders", "Brown", "Čapek", "Díaz", "Eriksen", "Fischer", "García", "Hansen", "Ito", "Jones"];
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn name(number: usize) -> String {
+    format!("@user{number}:parlour.test")
+}
+
+fn joined(user: &str, room: RoomNum) -> Op {
+    let entry =
+        MembershipEntry { membership: "join".to_owned(), event: EventNum(1), pos: StreamPos(1) };
+    Op::Put { key: keys::membership(user, room), value: entry.encode() }
+}
+
+/// Users with names of two words and a number; each is in a small room, some in a large one.
+async fn populate(engine: &Engine) {
+    for numbers in (0..USERS).collect::<Vec<_>>().chunks(1_000) {
+        let registrations = numbers.iter().map(|number| async move {
+            let (first, last) = (FIRST[number % 10], LAST[number / 10 % 10]);
+            let display_name = Some(format!("{first} {last} {}", number / 100));
+            let account = User { display_name, ..User::default() };
+            engine.users.register(&name(*number), account, None).await.expect("registered");
+        });
+        join_all(registrations).await;
+        let ops = numbers.iter().flat_map(|number| {
+            let user = name(*number);
+            let circle = RoomNum((number / CIRCLE) as u64 + 10);
+            // The first user is only in a circle, the second is with everybody.
+            let all = (*number != 0).then(|| joined(&user, EVERYWHERE));
+            all.into_iter().chain([joined(&user, circle)])
+        });
+        let change = Ops { ops: ops.collect(), announcement: Announcement::Nothing };
+        engine.persister.commit(Box::new(change)).await.expect("written");
+    }
+}
+
+fn measure(view: &View, searcher: &str, text: &str, of_all: bool) {
+    let searcher = <&UserId>::try_from(searcher).expect("a user id");
+    let search = PeopleSearch { searcher, text, limit: 10, of_all };
+    let mut times = Vec::new();
+    let mut count = 0;
+    for _ in 0..ROUNDS {
+        let started = now();
+        count = view.people(&search).expect("a search").0.len();
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{text:<16} {count:>3} found   median {:>8.2} ms   slowest {:>8.2} ms",
+        ms(times[ROUNDS / 2]),
+        ms(times[ROUNDS - 1])
+    );
+}
+
+#[actix::main]
+async fn main() {
+    let engine = Engine::start(EngineOptions {
+        server_name: "parlour.test".try_into().expect("a server name"),
+        storage: None,
+        state_cache_bytes: 1 << 20,
+        rooms: RoomLimits::default(),
+        presence: None,
+        env: Env::system(),
+        metrics: Arc::new(NoMetrics),
+    });
+    let engine = engine.await.expect("engine");
+    let started = now();
+    populate(&engine).await;
+    println!("{USERS} users in {:.1} s", started.elapsed().as_secs_f64());
+    let view = View::of(&engine, Env::system().clock);
+    for (who, searcher, of_all) in [
+        ("in a room with everybody", name(1), false),
+        ("in a room with 19 others", name(0), false),
+        ("may see all", name(0), true),
+    ] {
+        println!("{who}:");
+        for text in ["a", "alice", "elodie garcia", "user99999", "alice jones 999", "nobody"] {
+            measure(&view, &searcher, text, of_all);
+        }
+    }
+    engine.stop().await;
+}

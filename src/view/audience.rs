@@ -1,0 +1,105 @@
+//! Whom a user may know of: those in the same rooms, and those in rooms that anybody may enter or
+//! read.
+
+use std::collections::{HashMap, HashSet};
+
+use parlour_event::{
+    RoomNum,
+    content::{JoinRule, JoinRulesContent},
+    visibility::HistoryVisibility,
+};
+use ruma::UserId;
+
+use super::{View, ViewError};
+
+/// How many rooms of one user are looked at to find one that is open.
+const MAX_ROOMS: usize = 1_000;
+
+/// Why a user may know of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tie {
+    /// They share a room, or are the same.
+    SharedRoom,
+    /// The other is in a room that anybody may enter or read.
+    OpenRoom,
+}
+
+/// The people around one user. Remembers what it has looked up, so make one per request.
+#[derive(Debug)]
+pub struct Audience<'a> {
+    view: &'a View,
+    user: &'a UserId,
+    rooms: HashSet<RoomNum>,
+    open: HashMap<RoomNum, bool>,
+}
+
+impl View {
+    /// The people around a user.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn audience<'a>(&'a self, user: &'a UserId) -> Result<Audience<'a>, ViewError> {
+        let rooms = self.joined_rooms(user.as_str())?.collect();
+        Ok(Audience { view: self, user, rooms, open: HashMap::new() })
+    }
+
+    /// The rooms that a user is joined to.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn joined_rooms(
+        &self,
+        user: &str,
+    ) -> Result<impl Iterator<Item = RoomNum> + use<>, ViewError> {
+        let memberships = self.store.memberships(user)?.into_iter();
+        Ok(memberships.filter(|(_, entry)| entry.membership == "join").map(|(room, _)| room))
+    }
+
+    fn is_open(&self, room: RoomNum) -> Result<bool, ViewError> {
+        let Some(room) = self.room_by_num(room)? else { return Ok(false) };
+        let rules = self.current(&room, "m.room.join_rules", "")?;
+        let rules = JoinRulesContent::new(rules.as_ref().map(|rules| rules.content()));
+        if rules.join_rule() == JoinRule::Public {
+            return Ok(true);
+        }
+        let visibility = self.current(&room, "m.room.history_visibility", "")?;
+        let content = visibility.as_ref().map(|visibility| visibility.content());
+        Ok(HistoryVisibility::from_content(content) == HistoryVisibility::WorldReadable)
+    }
+}
+
+impl Audience<'_> {
+    /// Why the user may know of another; `None` if there is no reason.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn tie(&mut self, other: &str) -> Result<Option<Tie>, ViewError> {
+        if self.shares_room(other)? {
+            return Ok(Some(Tie::SharedRoom));
+        }
+        for room in self.view.joined_rooms(other)?.take(MAX_ROOMS) {
+            let open = match self.open.get(&room) {
+                Some(open) => *open,
+                None => self.view.is_open(room)?,
+            };
+            self.open.insert(room, open);
+            if open {
+                return Ok(Some(Tie::OpenRoom));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the user shares a room with another, or is the same.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn shares_room(&self, other: &str) -> Result<bool, ViewError> {
+        Ok(self.user.as_str() == other
+            || self.view.joined_rooms(other)?.any(|room| self.rooms.contains(&room)))
+    }
+}
