@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::{
-    BlobRef, Direction, Op, StorageError, Store,
+    Direction, Op, StorageError, Store,
     schema::{AccountDataEntry, AccountFeedEntry, Stored, keys, keys::KeyReader},
 };
 
@@ -71,26 +71,8 @@ impl Users {
         data_type: &str,
         content: Bytes,
     ) -> Result<(), AccountDataError> {
-        self.update_account_data(user, room, data_type, move |_| Ok(Some(content))).await
-    }
-
-    /// Stores what `update` makes of a piece of account data, with nobody else changing it
-    /// meanwhile. It is given the place of what is there; `None` leaves that as it is.
-    pub(super) async fn update_account_data<F>(
-        &self,
-        user: &str,
-        room: RoomNum,
-        data_type: &str,
-        update: F,
-    ) -> Result<(), AccountDataError>
-    where
-        F: FnOnce(Option<BlobRef>) -> Result<Option<Bytes>, AccountDataError> + Send + 'static,
-    {
         let (name, data_type) = (user.to_owned(), data_type.to_owned());
         let decide = move |store: &Store| {
-            let old = store.get(&keys::account_data(&name, room, &data_type));
-            let old = old.map_err(UserError::from)?.and_then(|old| old.blob);
-            let Some(content) = update(old)? else { return Ok(Decision::Keep(())) };
             let write = PieceWrite::plan(store, &name, room, &data_type, content)?;
             Ok(Decision::Write(write.into_change(), ()))
         };
@@ -103,17 +85,20 @@ impl Users {
     /// # Errors
     ///
     /// [`AccountDataError`]
-    pub async fn update_account_data(
+    pub async fn update_account_data<F>(
         &self,
         user: &str,
         room: RoomNum,
         data_type: &str,
-        update: impl FnOnce(Option<Bytes>) -> Option<Bytes> + Send + 'static,
-    ) -> Result<(), AccountDataError> {
+        update: F,
+    ) -> Result<(), AccountDataError>
+    where
+        F: FnOnce(Option<Bytes>) -> Result<Option<Bytes>, AccountDataError> + Send + 'static,
+    {
         let (name, data_type) = (user.to_owned(), data_type.to_owned());
         let decide = move |store: &Store| {
             let present = read(store, &name, room, &data_type).map_err(UserError::from)?;
-            let Some(content) = update(present) else { return Ok(Decision::Keep(())) };
+            let Some(content) = update(present)? else { return Ok(Decision::Keep(())) };
             let write = PieceWrite::plan(store, &name, room, &data_type, content)?;
             Ok(Decision::Write(write.into_change(), ()))
         };

@@ -9,7 +9,7 @@ use parlour_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{AccountDataError, UserError, Users};
+use super::{AccountDataError, Users};
 
 /// The type of the account data that hold the tags.
 pub const TAGS: &str = "m.tag";
@@ -71,9 +71,7 @@ impl Users {
         tag: String,
         about: Option<Map<String, Value>>,
     ) -> Result<(), AccountDataError> {
-        let store = self.store.clone();
         self.update_account_data(user, room, TAGS, move |old| {
-            let old = old.map(|place| store.blob(&place)).transpose().map_err(UserError::from)?;
             let mut content = old.map(|json| Content::read(&json)).unwrap_or_default();
             let grows = about.is_some();
             if !content.set(tag, about) {

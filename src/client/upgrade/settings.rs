@@ -72,13 +72,14 @@ async fn try_to_carry_over(
     new: &RoomView,
 ) -> Result<(), ApiError> {
     if let Some(tags) = users.account_data(user.as_str(), old.num, "m.tag")? {
-        let keep_new = move |present: Option<Bytes>| present.is_none().then_some(tags);
+        let keep_new = move |present: Option<Bytes>| Ok(present.is_none().then_some(tags));
         users.update_account_data(user.as_str(), new.num, "m.tag", keep_new).await?;
     }
     let ids = || (old.room_id.clone(), new.room_id.clone());
     if view.global_account_data(user, "m.direct")?.is_some() {
         let (old, new) = ids();
-        let change = move |present: Option<Bytes>| direct(&present?, &old, &new);
+        let change =
+            move |present: Option<Bytes>| Ok(present.and_then(|list| direct(&list, &old, &new)));
         users.update_account_data(user.as_str(), GLOBAL, "m.direct", change).await?;
     }
     let (old, new) = ids();
