@@ -134,7 +134,8 @@ async fn a_server_is_asked_once_and_remembered() {
     let (world, clock) = (Arc::new(World::default()), Arc::new(ManualClock::at(1_000 * DAY)));
     let near = server(&world, &clock, "near.org", &[]).await;
     let far = server(&world, &clock, "far.org", &[]).await;
-    let find = || near.ring.key(&name("far.org"), &far.key, Purpose::Request);
+    let far_name = name("far.org");
+    let find = || near.ring.key(&far_name, &far.key, Purpose::Request);
     assert_eq!(near.ring.known(&name("far.org"), &far.key, Purpose::Request).unwrap(), None);
     let all = futures_util::future::join_all((0..20).map(|_| find())).await;
     assert!(all.into_iter().all(|found| found.unwrap().is_some()));
@@ -235,7 +236,8 @@ async fn what_a_notary_has_not_signed_is_not_believed() {
     let false_one = server(&world, &clock, "notary.org", &[]).await;
     false_one.ring.refresh(vec![(name("far.org"), 0)]).await.unwrap();
     world.kill("far.org");
-    let find = |purpose| near.ring.key(&name("far.org"), &far.key, purpose);
+    let far_name = name("far.org");
+    let find = |purpose| near.ring.key(&far_name, &far.key, purpose);
     assert_eq!(find(event(0)).await.unwrap(), None);
     assert_eq!(world.asked().last().unwrap(), "notary.org for 1");
     // With the real one in its place again, it is.

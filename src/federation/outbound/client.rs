@@ -205,7 +205,7 @@ where
     if let Some(content_type) = body.content_type() {
         parts.headers.entry(header::CONTENT_TYPE).or_insert(content_type);
     }
-    let body: BytesMut = body.try_into_buf().map_err(|error| IntoHttpError::from(error.into()))?;
+    let body: BytesMut = body.try_into_buf().map_err(Into::<IntoHttpError>::into)?;
     Ok(http::Request::from_parts(parts, body.freeze()))
 }
 
