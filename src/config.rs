@@ -8,7 +8,12 @@ mod raw;
 mod servers;
 mod validate;
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use parlour_actors::keyring::OldKey;
@@ -35,6 +40,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Who may make an account.
     pub registration: RegistrationConfig,
+    /// Logins.
+    pub sessions: SessionsConfig,
     /// Rooms.
     pub rooms: RoomsConfig,
     /// Rate limits; off in test mode.
@@ -104,6 +111,31 @@ pub struct RegistrationConfig {
     pub mode: RegistrationMode,
     /// With `/_synapse/admin/v1/register`, by who knows this secret.
     pub shared_secret: Option<String>,
+    /// What has to be accepted first.
+    pub terms: Vec<Policy>,
+    /// Whether there may be guests.
+    pub guests: bool,
+}
+
+/// A document that new users have to accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// What it is, for programs.
+    pub id: String,
+    /// Which version of it.
+    pub version: String,
+    /// By language, at least one.
+    pub languages: BTreeMap<String, PolicyText>,
+}
+
+/// A document in one language.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyText {
+    /// Its title.
+    pub name: String,
+    /// Where it can be read.
+    pub url: String,
 }
 
 /// Who may make an account over the client-server API.
@@ -135,6 +167,15 @@ impl std::fmt::Debug for RegistrationMode {
             Self::Closed => "Closed",
         })
     }
+}
+
+/// How long access tokens are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionsConfig {
+    /// Those of clients that cannot refresh them; for ever without.
+    pub access: Option<Duration>,
+    /// Those of clients that can.
+    pub refreshable: Duration,
 }
 
 /// Rooms.

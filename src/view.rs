@@ -24,6 +24,7 @@
 pub mod access;
 pub mod bundle;
 pub mod children;
+mod erased;
 pub mod event;
 pub mod filter;
 pub mod ignored;

@@ -8,6 +8,7 @@ use parlour_storage::{
     Direction, Op, Recovery, StorageError, Store, StoreOptions, Writer, schema::keys,
 };
 use ruma::OwnedServerName;
+use tokio::sync::Notify;
 
 use crate::{
     changes::Changes,
@@ -130,6 +131,7 @@ impl Engine {
         );
         check_server_name(&store, &persister, &options.server_name, dir).await?;
         let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
+        let closed_to_guests = Arc::new(Notify::new());
         let deps = RoomDeps {
             store: store.clone(),
             nodes: nodes.clone(),
@@ -138,6 +140,7 @@ impl Engine {
             key: keys.signing().clone(),
             env: options.env.clone(),
             metrics: options.metrics,
+            closed_to_guests: closed_to_guests.clone(),
         };
         let resolvers = Workers::start(options.rooms.resolvers)?;
         let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms);
@@ -150,6 +153,9 @@ impl Engine {
             users.clone(),
             rooms.clone(),
         );
+        users.lead_out(rooms.clone());
+        users.watch_guests(rooms.clone(), nodes.clone(), &closed_to_guests);
+        users.keep_last_seen();
         Ok(Self {
             rooms,
             delayed,
@@ -167,6 +173,7 @@ impl Engine {
 
     /// Makes everything durable that was accepted, and stops all threads.
     pub async fn stop(&self) {
+        self.users.last_seen_at_stop().await;
         self.rooms.stop();
         self.users.stop();
         self.persister.stop().await;

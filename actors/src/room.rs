@@ -11,6 +11,7 @@
 mod change;
 mod commits;
 mod core;
+mod guests;
 mod local;
 mod member;
 pub(crate) mod messages;
@@ -340,6 +341,7 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
     match input {
         Input::Local(event) => Ok(core.local(*event)?.into()),
         Input::Member(event, from) => Ok(core.member_change(*event, from)?.into()),
+        Input::Guest(event) => Ok(core.guest_join(*event)?.into()),
         Input::Profile(update) => match core.profile_event(*update)? {
             Some(event) => compute(core, Input::Local(Box::new(event))),
             None => Ok(Computed::Done(Output::Received(Verdict::Known))),
@@ -390,7 +392,11 @@ fn first_steps(
 fn suspect(input: &Input) -> Option<OwnedEventId> {
     match input {
         Input::Received(pdu) => Some(pdu.event_id().clone()),
-        Input::Local(_) | Input::Member(..) | Input::Profile(_) | Input::Birth(..) => None,
+        Input::Local(_)
+        | Input::Member(..)
+        | Input::Guest(_)
+        | Input::Profile(_)
+        | Input::Birth(..) => None,
     }
 }
 

@@ -5,11 +5,17 @@
 //! decides, then writes (is the name free? is the txn id new?) is never overtaken.
 
 mod account_data;
+mod accounts;
+mod chores;
+mod deactivate;
+mod devices;
 mod filters;
+mod guests;
 mod profile;
 mod push_rules;
 mod receipts;
 mod rooms;
+mod seen;
 mod sessions;
 mod spread;
 mod threads;
@@ -27,13 +33,17 @@ use parlour_event::StreamPos;
 use parlour_storage::{StorageError, Store};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+use self::seen::Seen;
 pub use self::{
     account_data::AccountDataError,
+    accounts::{Logout, RegisterError},
+    devices::MAX_DEVICES,
     filters::FilterError,
+    guests::Upgrade,
     profile::{ProfileChange, ProfileError},
     push_rules::{PUSH_RULES, PushRulesError, RulePlace},
     receipts::NewReceipt,
-    sessions::{NewDevice, RegisterError, Session},
+    sessions::{Login, NewDevice, RefreshError, Session, Standing, TokenKind},
     threads::{ThreadChange, ThreadError},
 };
 use crate::{
@@ -86,6 +96,10 @@ pub struct Users {
     queue: Arc<Semaphore>,
     /// Wakes the task that carries new profiles into rooms.
     spread: Arc<Notify>,
+    /// Wakes the task that leads deactivated users out of rooms.
+    departures: Arc<Notify>,
+    /// When devices were last heard of.
+    seen: Arc<Seen>,
 }
 
 impl fmt::Debug for Users {
@@ -104,8 +118,16 @@ impl Users {
         });
         let shards = shards.collect();
         let queue = Arc::new(Semaphore::new(QUEUE));
-        let spread = Arc::new(Notify::new());
-        Self { store, env, shards, thread: thread.handle(), queue, spread }
+        Self {
+            store,
+            env,
+            shards,
+            thread: thread.handle(),
+            queue,
+            spread: Arc::default(),
+            departures: Arc::default(),
+            seen: Arc::default(),
+        }
     }
 
     /// Runs a task on the actors' thread, until that stops.

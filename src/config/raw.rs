@@ -1,8 +1,10 @@
 //! The configuration as it is written: every key of `config/parlour.toml`, and no other.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use super::LogFormat;
+use super::{LogFormat, PolicyText};
 use crate::http::Api;
 
 /// The whole file.
@@ -12,6 +14,7 @@ pub(crate) struct Raw {
     pub(crate) server: Server,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) registration: Registration,
+    pub(crate) sessions: Sessions,
     pub(crate) rooms: Rooms,
     pub(crate) limits: Limits,
     pub(crate) federation: Federation,
@@ -61,6 +64,17 @@ pub(crate) struct Registration {
     pub(crate) mode: RegistrationMode,
     pub(crate) tokens: Vec<String>,
     pub(crate) shared_secret: String,
+    pub(crate) terms: Vec<Policy>,
+    pub(crate) guests: bool,
+}
+
+/// An entry of `registration.terms`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Policy {
+    pub(crate) id: String,
+    pub(crate) version: String,
+    pub(crate) languages: BTreeMap<String, PolicyText>,
 }
 
 impl std::fmt::Debug for Registration {
@@ -68,6 +82,14 @@ impl std::fmt::Debug for Registration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Registration").field("mode", &self.mode).finish_non_exhaustive()
     }
+}
+
+/// `[sessions]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sessions {
+    pub(crate) access_token_lifetime_seconds: u64,
+    pub(crate) refreshable_token_lifetime_seconds: u64,
 }
 
 /// `[rooms]`

@@ -18,6 +18,8 @@
 //! | [`keys::TRANSACTION`] | hash of device, endpoint and txn id | [`TransactionEntry`] |
 //! | [`keys::USER`], [`keys::DEVICE`], [`keys::TOKEN`] | user; user, device; hash of a token | [`User`], [`Device`], [`TokenEntry`] |
 //! | [`keys::PROFILE_SPREAD`] | user | position of the change that has to go into the user's rooms |
+//! | [`keys::DEPARTURE`], [`keys::ERASED`] | user | position of the deactivation |
+//! | [`keys::GUEST`] | user | nothing: the user is a guest |
 //! | [`keys::ACCOUNT_DATA`], [`keys::ACCOUNT_FEED`] | user, room, type; user, position | [`AccountDataEntry`] with body; which one changed |
 //! | [`keys::RECEIPT`], [`keys::RECEIPT_FEED`] | room, user, type, thread; room, position | position; [`ReceiptEntry`] |
 //! | [`keys::THREAD_SUBSCRIPTION`], [`keys::THREAD_SUBSCRIPTION_FEED`] | user, room, thread; user, position | [`ThreadSubscriptionEntry`]; which one changed |
@@ -41,8 +43,9 @@ pub mod rooms;
 pub mod servers;
 
 pub use accounts::{
-    AccountDataEntry, AccountFeedEntry, Device, ReceiptEntry, Subscription,
-    ThreadSubscriptionEntry, ThreadSubscriptionFeedEntry, TokenEntry, TransactionEntry, User,
+    AccountDataEntry, AccountFeedEntry, Device, LastSeen, ReceiptEntry, Subscription,
+    ThreadSubscriptionEntry, ThreadSubscriptionFeedEntry, TokenEntry, Tokens, TransactionEntry,
+    User,
 };
 pub use codec::Stored;
 pub use delayed::DelayedEntry;

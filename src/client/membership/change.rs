@@ -66,8 +66,16 @@ impl Members {
                 return Err(ApiError::bad_json(message));
             }
         }
+        let joins = MemberContent::new(&content).membership() == Some(Membership::Join);
         let event = local::state_event(sender, "m.room.member", target.as_str(), content);
+        if joins && self.is_guest(target)? {
+            return Ok(self.rooms.join_as_guest(room_id, event).await?);
+        }
         Ok(self.rooms.change_membership(room_id, event, from).await?)
+    }
+
+    fn is_guest(&self, user: &UserId) -> Result<bool, ApiError> {
+        Ok(self.users.account(user.as_str())?.is_some_and(|account| account.guest))
     }
 
     async fn authorising_user(

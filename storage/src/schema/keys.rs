@@ -41,9 +41,15 @@ keyspaces! {
     USER = b'U';
     /// Users whose new profile has not come into all of their rooms yet.
     PROFILE_SPREAD = b'u';
+    /// Users who are deactivated and still in rooms.
+    DEPARTURE = b'y';
+    /// Users who are guests.
+    GUEST = b'j';
+    /// Users whose events are hidden from who was not there.
+    ERASED = b'Y';
     /// Devices.
     DEVICE = b'V';
-    /// Access tokens, hashed.
+    /// Access tokens and refresh tokens, hashed.
     TOKEN = b't';
     /// Account data, global (room 0) and per room.
     ACCOUNT_DATA = b'A';
@@ -296,6 +302,24 @@ pub fn user(user: &str) -> Bytes {
 #[must_use]
 pub fn profile_spread(user: &str) -> Bytes {
     KeyBuilder::new(PROFILE_SPREAD).text(user).build()
+}
+
+/// [`DEPARTURE`]
+#[must_use]
+pub fn departure(user: &str) -> Bytes {
+    KeyBuilder::new(DEPARTURE).text(user).build()
+}
+
+/// [`GUEST`]
+#[must_use]
+pub fn guest(user: &str) -> Bytes {
+    KeyBuilder::new(GUEST).text(user).build()
+}
+
+/// [`ERASED`]
+#[must_use]
+pub fn erased(user: &str) -> Bytes {
+    KeyBuilder::new(ERASED).text(user).build()
 }
 
 /// [`DEVICE`]
