@@ -23,25 +23,30 @@ use crate::{
         capabilities::{self, CapabilitiesContext},
         context,
         create_room::{self, CreateRoomContext},
+        deactivate::{self, DeactivateContext},
         delayed::{self, DelayedContext},
+        devices::{self, DeviceContext},
         directory::{self, DirectoryContext},
         discovery::{self, DiscoveryContext},
         event,
         filters::{self, FilterContext},
         initial_sync::{self, InitialSyncContext},
         login::{self, LoginContext},
+        login_tokens::{self, LoginTokenContext, LoginTokens},
         members,
         membership::{self, Members, MembershipContext},
         messages,
         mutual_rooms::{self, MutualRoomsContext},
         notifications::{self, NotificationContext},
+        password::{self, PasswordContext},
         passwords::Passwords,
         presence::{self, PresenceContext},
         profile::{self, ProfileContext},
         push_rules,
         receipts::{self, ReceiptContext},
-        redact,
+        redact, refresh,
         register::{self, RegisterContext},
+        registration_tokens::RegistrationTokens,
         relations,
         room_summary::{self, RoomSummaryContext},
         send::{self, SendContext},
@@ -51,11 +56,11 @@ use crate::{
         state_write::{self, StateWriteContext},
         sync::{self, SyncContext},
         tags::{self, TagContext},
-        third_party,
+        third_party, third_party_ids,
         thread_subscriptions::{self, ThreadContext},
         threads, timestamp,
         typing::{self, TypingContext},
-        uiaa::Uiaa,
+        uiaa::{self, Stages, Uiaa},
         upgrade::{self, UpgradeContext},
         user_directory::{self, UserDirectoryContext},
     },
@@ -139,19 +144,19 @@ fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
     let server_name = config.server.name.clone();
     let passwords = Passwords::new(config.server.test_mode, config.threads.http, env.clone())
         .map_err(|error| StartError::Part(error.to_string()))?;
-    let accounts = Accounts::new(users.clone(), passwords, server_name.clone(), env.clone());
-    let register = RegisterContext {
-        accounts: accounts.clone(),
-        uiaa: Uiaa::new(env.clone()),
-        mode: config.registration.mode.clone(),
-    };
+    let accounts = Arc::new(Accounts {
+        users: users.clone(),
+        passwords,
+        server_name: server_name.clone(),
+        env: env.clone(),
+        lifetimes: config.sessions,
+    });
     let secret = config.registration.shared_secret.clone();
     let shared_secret = admin::register::SharedSecretContext::new(accounts.clone(), secret, env);
-    let login = LoginContext { accounts, public_url: config.server.public_url.clone() };
     let store = engine.store.clone();
     let default_room_version = config.rooms.default_version.clone();
-    Ok(register::routes(Arc::new(register))
-        .and(login::routes(Arc::new(login)))
+    let capabilities = CapabilitiesContext { accounts: accounts.clone(), default_room_version };
+    Ok(session_routes(boot, accounts)
         .and(account::routes())
         .and(account_data::routes(Arc::new(AccountDataContext {
             users: users.clone(),
@@ -159,7 +164,7 @@ fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
             presence: engine.presence.clone(),
         })))
         .and(filters::routes(Arc::new(FilterContext { users })))
-        .and(capabilities::routes(Arc::new(CapabilitiesContext { default_room_version })))
+        .and(capabilities::routes(Arc::new(capabilities)))
         .and(admin::register::routes(Arc::new(shared_secret))))
 }
 
@@ -172,6 +177,45 @@ fn people_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
     presence::routes(Arc::new(presence))
         .and(user_directory::routes(Arc::new(directory)))
         .and(tags::routes(Arc::new(TagContext { users, view })))
+}
+
+/// Coming in, and what has to be confirmed by who is in.
+fn session_routes(boot: &Boot, accounts: Arc<Accounts>) -> Routes {
+    let (config, env) = (&boot.config.registration, &boot.env);
+    let registration_tokens = Arc::new(RegistrationTokens::new(&config.mode));
+    let stages = Stages {
+        accounts: accounts.clone(),
+        tokens: registration_tokens.clone(),
+        policies: config.terms.clone(),
+    };
+    let uiaa = Arc::new(Uiaa::new(env.clone(), stages));
+    let tokens = Arc::new(LoginTokens::new(env.clone()));
+    let register = RegisterContext {
+        accounts: accounts.clone(),
+        uiaa: uiaa.clone(),
+        mode: config.mode.clone(),
+        tokens: registration_tokens,
+        has_terms: !config.terms.is_empty(),
+        guests: config.guests,
+    };
+    let login = LoginContext {
+        accounts: accounts.clone(),
+        tokens: tokens.clone(),
+        public_url: boot.config.server.public_url.clone(),
+    };
+    let login_tokens = LoginTokenContext { accounts: accounts.clone(), uiaa: uiaa.clone(), tokens };
+    let password = PasswordContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
+    let deactivate = DeactivateContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
+    let devices = DeviceContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
+    register::routes(Arc::new(register))
+        .and(uiaa::fallback::routes(uiaa))
+        .and(login::routes(Arc::new(login)))
+        .and(login_tokens::routes(Arc::new(login_tokens)))
+        .and(refresh::routes(accounts))
+        .and(third_party_ids::routes())
+        .and(password::routes(Arc::new(password)))
+        .and(deactivate::routes(Arc::new(deactivate)))
+        .and(devices::routes(Arc::new(devices)))
 }
 
 /// Reading rooms.

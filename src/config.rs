@@ -8,7 +8,12 @@ mod raw;
 mod servers;
 mod validate;
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use parlour_actors::keyring::OldKey;
@@ -40,6 +45,8 @@ pub struct Config {
     pub registration: RegistrationConfig,
     /// Where users find help.
     pub support: SupportConfig,
+    /// Logins.
+    pub sessions: SessionsConfig,
     /// Rooms.
     pub rooms: RoomsConfig,
     /// What users may know of each other.
@@ -115,6 +122,31 @@ pub struct RegistrationConfig {
     pub mode: RegistrationMode,
     /// With `/_synapse/admin/v1/register`, by who knows this secret.
     pub shared_secret: Option<String>,
+    /// What has to be accepted first.
+    pub terms: Vec<Policy>,
+    /// Whether there may be guests.
+    pub guests: bool,
+}
+
+/// A document that new users have to accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// What it is, for programs.
+    pub id: String,
+    /// Which version of it.
+    pub version: String,
+    /// By language, at least one.
+    pub languages: BTreeMap<String, PolicyText>,
+}
+
+/// A document in one language.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyText {
+    /// Its title.
+    pub name: String,
+    /// Where it can be read.
+    pub url: String,
 }
 
 /// Who may make an account over the client-server API.
@@ -155,6 +187,15 @@ pub struct SupportConfig {
     pub page: Option<String>,
     /// People.
     pub contacts: Vec<Contact>,
+}
+
+/// How long access tokens are good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionsConfig {
+    /// Those of clients that cannot refresh them; for ever without.
+    pub access: Option<Duration>,
+    /// Those of clients that can.
+    pub refreshable: Duration,
 }
 
 /// Rooms.

@@ -94,6 +94,13 @@ impl ApiError {
         .with("soft_logout", soft_logout)
     }
 
+    /// 403 `M_GUEST_ACCESS_FORBIDDEN`.
+    #[must_use]
+    pub fn guest_access_forbidden() -> Self {
+        let message = "Guests cannot do this here";
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::GuestAccessForbidden, message)
+    }
+
     /// 429 `M_LIMIT_EXCEEDED`, with `Retry-After` and `retry_after_ms`.
     #[must_use]
     pub fn limit_exceeded(retry_after: Duration) -> Self {

@@ -17,6 +17,7 @@ mod auth;
 mod body;
 mod convert;
 mod dispatch;
+mod own;
 mod peer;
 mod router;
 mod routes;
@@ -34,6 +35,7 @@ pub use self::{
         ServerAuthenticator,
     },
     dispatch::HttpShared,
+    own::{Answering, Json},
     peer::Peer,
     router::{RouteError, Router},
     routes::{Answer, Endpoint, RouteOptions, Routes},
@@ -146,16 +148,18 @@ impl RawRequest {
         Ok(serde_json::from_slice(&self.meta.body)?)
     }
 
-    /// Whose access token came with it.
+    /// Whose access token came with it; guests are kept out.
     ///
     /// # Errors
-    /// `M_MISSING_TOKEN`, `M_UNKNOWN_TOKEN`.
+    /// `M_MISSING_TOKEN`, `M_UNKNOWN_TOKEN`, `M_GUEST_ACCESS_FORBIDDEN`.
     pub async fn caller(&self) -> Result<Caller, ApiError> {
         let request = convert::head_only(&self.headers, &self.query)?;
-        <ruma::api::auth_scheme::AccessToken as Scheme>::authenticate(
+        let caller = <ruma::api::auth_scheme::AccessToken as Scheme>::authenticate(
             &request,
+            self.meta.peer.ip,
             &self.authenticators,
         )
-        .await
+        .await?;
+        if caller.guest { Err(ApiError::guest_access_forbidden()) } else { Ok(caller) }
     }
 }

@@ -32,6 +32,7 @@ pub mod access;
 pub mod audience;
 pub mod bundle;
 pub mod children;
+mod erased;
 pub mod event;
 pub mod filter;
 pub mod ignored;

@@ -106,6 +106,12 @@ type Complaint<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 #[test]
 fn complaints_are_one_line_that_names_the_key() {
     let listener = |rest: &str| format!("[[listeners]]\naddress = \"127.0.0.1\"\nport = 1\n{rest}");
+    let terms = |id: &str, version: &str, url: &str| {
+        format!(
+            "[[registration.terms]]\nid = \"{id}\"\nversion = \"{version}\"\n\
+             languages.en = {{ name = \"n\", url = \"{url}\" }}\n"
+        )
+    };
     let cases: &[Complaint<'_>] = &[
         ("server.nmae = \"x\"", &[], &["server.nmae", "unknown"]),
         ("nonsense = 1", &[], &["nonsense", "unknown"]),
@@ -149,6 +155,15 @@ fn complaints_are_one_line_that_names_the_key() {
         ("registration.mode = \"nobody\"", &[], &["registration.mode", "nobody"]),
         ("registration.mode = \"token\"", &[], &["registration.tokens"]),
         ("registration.tokens = [\"a b\"]", &[], &["registration.tokens"]),
+        (&terms("a b", "1", "http://x/"), &[], &["registration.terms", "a b"]),
+        (&terms("a", "", "http://x/"), &[], &["registration.terms", "version"]),
+        (&terms("a", "1", "x"), &[], &["registration.terms", "URL"]),
+        (&(terms("a", "1", "http://x") + &terms("a", "1", "http://x")), &[], &["twice"]),
+        (
+            "sessions.refreshable_token_lifetime_seconds = 0",
+            &[],
+            &["sessions.refreshable_token_lifetime_seconds"],
+        ),
         ("rooms.default_version = \"13\"", &[], &["rooms.default_version", "13"]),
         ("rooms.max_queue = 0", &[], &["rooms.max_queue"]),
         ("rooms.policy_server_key = \"AAAA\"", &[], &["rooms.policy_server_key", "32 bytes"]),

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -38,10 +38,15 @@ use serde_json::{Value, json};
 struct OneToken;
 
 impl Authenticator for OneToken {
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, ApiError>> {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        _: IpAddr,
+    ) -> BoxFuture<'a, Result<Caller, ApiError>> {
         let caller = Caller {
             user_id: user_id!("@alice:example.org").to_owned(),
             device_id: device_id!("PHONE").to_owned(),
+            guest: false,
             admin: false,
         };
         let result = if token == "good" { Ok(caller) } else { Err(ApiError::unknown_token(true)) };

@@ -8,6 +8,7 @@ use parlour_storage::{
     Direction, Op, Recovery, StorageError, Store, StoreOptions, Writer, schema::keys,
 };
 use ruma::OwnedServerName;
+use tokio::sync::Notify;
 
 use crate::{
     changes::Changes,
@@ -135,6 +136,7 @@ impl Engine {
         );
         check_server_name(&store, &persister, &options.server_name, dir).await?;
         let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
+        let closed_to_guests = Arc::new(Notify::new());
         let deps = RoomDeps {
             store: store.clone(),
             nodes: nodes.clone(),
@@ -143,6 +145,7 @@ impl Engine {
             key: keys.signing().clone(),
             env: options.env.clone(),
             metrics: options.metrics,
+            closed_to_guests: closed_to_guests.clone(),
         };
         let resolvers = Workers::start(options.rooms.resolvers)?;
         let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms);
@@ -158,6 +161,9 @@ impl Engine {
         let presence = options.presence.map_or_else(Presence::default, |presence| {
             Presence::start(presence, users.clone(), notifier.clone(), options.env.clone())
         });
+        users.lead_out(rooms.clone());
+        users.watch_guests(rooms.clone(), nodes.clone(), &closed_to_guests);
+        users.keep_last_seen();
         Ok(Self {
             presence,
             rooms,
@@ -176,6 +182,7 @@ impl Engine {
 
     /// Makes everything durable that was accepted, and stops all threads.
     pub async fn stop(&self) {
+        self.users.last_seen_at_stop().await;
         self.rooms.stop();
         self.users.stop();
         self.persister.stop().await;

@@ -189,6 +189,18 @@ impl Rooms {
         }
     }
 
+    /// Sends a guest's join, if the room lets guests in at the very moment.
+    ///
+    /// # Errors
+    ///
+    /// [`RoomError::NoGuests`], else as [`Rooms::send`].
+    pub async fn join_as_guest(&self, room: &RoomId, event: LocalEvent) -> Result<Sent, RoomError> {
+        match self.perform(room, || Input::Guest(Box::new(event.clone()))).await? {
+            Output::Sent(sent) => Ok(sent),
+            Output::Received(_) => Err(RoomError::Gone),
+        }
+    }
+
     /// Says a local user's new name and avatar in a room, by a member event. Nothing happens in a
     /// room that the user is not joined to, or that knows them already.
     ///

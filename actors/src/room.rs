@@ -12,6 +12,7 @@ mod birth;
 mod change;
 mod commits;
 mod core;
+mod guests;
 mod local;
 mod member;
 pub(crate) mod messages;
@@ -345,6 +346,7 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
     match input {
         Input::Local(event) => Ok(core.local(*event)?.into()),
         Input::Member(event, from) => Ok(core.member_change(*event, from)?.into()),
+        Input::Guest(event) => Ok(core.guest_join(*event)?.into()),
         Input::Profile(update) => match core.profile_event(*update)? {
             Some(event) => compute(core, Input::Local(Box::new(event))),
             None => Ok(Computed::Done(Output::Received(Verdict::Known))),
@@ -364,7 +366,11 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
 fn suspect(input: &Input) -> Option<OwnedEventId> {
     match input {
         Input::Received(pdu) => Some(pdu.event_id().clone()),
-        Input::Local(_) | Input::Member(..) | Input::Profile(_) | Input::Birth(_) => None,
+        Input::Local(_)
+        | Input::Member(..)
+        | Input::Guest(_)
+        | Input::Profile(_)
+        | Input::Birth(_) => None,
     }
 }
 

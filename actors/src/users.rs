@@ -6,12 +6,17 @@
 
 mod account_data;
 mod accounts;
+mod chores;
+mod deactivate;
+mod devices;
 mod filters;
+mod guests;
 mod presence;
 mod profile;
 mod push_rules;
 mod receipts;
 mod rooms;
+mod seen;
 mod sessions;
 mod spread;
 mod tags;
@@ -30,13 +35,17 @@ use parlour_event::StreamPos;
 use parlour_storage::{StorageError, Store};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+use self::seen::Seen;
 pub use self::{
     account_data::{AccountDataError, IGNORED_USERS, PREVIOUSLY},
+    accounts::{Logout, RegisterError},
+    devices::MAX_DEVICES,
     filters::FilterError,
+    guests::Upgrade,
     profile::{ProfileChange, ProfileError},
     push_rules::{PUSH_RULES, PushRulesError, RulePlace},
     receipts::NewReceipt,
-    sessions::{NewDevice, RegisterError, Session},
+    sessions::{Login, NewDevice, RefreshError, Session, Standing, TokenKind},
     tags::{TAGS, Tags},
     threads::{ThreadChange, ThreadError},
 };
@@ -90,6 +99,10 @@ pub struct Users {
     queue: Arc<Semaphore>,
     /// Wakes the task that carries new profiles into rooms.
     spread: Arc<Notify>,
+    /// Wakes the task that leads deactivated users out of rooms.
+    departures: Arc<Notify>,
+    /// When devices were last heard of.
+    seen: Arc<Seen>,
 }
 
 impl fmt::Debug for Users {
@@ -108,8 +121,16 @@ impl Users {
         });
         let shards = shards.collect();
         let queue = Arc::new(Semaphore::new(QUEUE));
-        let spread = Arc::new(Notify::new());
-        Self { store, env, shards, thread: thread.handle(), queue, spread }
+        Self {
+            store,
+            env,
+            shards,
+            thread: thread.handle(),
+            queue,
+            spread: Arc::default(),
+            departures: Arc::default(),
+            seen: Arc::default(),
+        }
     }
 
     /// Runs a task on the actors' thread, until that stops.

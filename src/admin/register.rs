@@ -22,7 +22,7 @@ use serde_json::json;
 use sha1::Sha1;
 
 use crate::{
-    client::accounts::{Accounts, NewAccount, check_password, new_device},
+    client::accounts::{Accounts, NewAccount, Wish, check_password},
     error::ApiError,
     http::{Api, RawRequest, RouteOptions, Routes},
     limits::RateClass,
@@ -120,12 +120,13 @@ async fn register(
     let accounts = &context.accounts;
     let user = accounts.user_id(&body.username)?;
     accounts.check_free(&user)?;
-    let device = if body.inhibit_login { None } else { Some(new_device(None, None)?) };
+    let device = accounts.new_device(Wish::default(), &request.meta.peer)?;
     let new = NewAccount {
         password: Some(body.password),
         admin: body.admin,
         display_name: body.displayname,
-        device,
+        device: (!body.inhibit_login).then_some(device),
+        ..NewAccount::default()
     };
     let (user, session) = accounts.create(Some(user), new).await?;
     let mut answer = json!({ "user_id": user, "home_server": accounts.server_name });

@@ -7,13 +7,13 @@ use ruma::api::client::account::whoami;
 
 use crate::{
     error::ApiError,
-    http::{Api, Routes, Ruma},
+    http::{Api, RouteOptions, Routes, Ruma},
 };
 
 /// The endpoints of this file. They need nothing but the caller.
 #[must_use]
 pub fn routes() -> Routes {
-    Routes::new(Api::Client, ()).route(who_am_i).finish()
+    Routes::new(Api::Client, ()).route_with(RouteOptions::default().for_guests(), who_am_i).finish()
 }
 
 /// `GET /_matrix/client/v3/account/whoami`
@@ -21,7 +21,7 @@ async fn who_am_i(
     (): (),
     req: Ruma<whoami::v3::Request>,
 ) -> Result<whoami::v3::Response, ApiError> {
-    let mut response = whoami::v3::Response::new(req.caller.user_id, false);
+    let mut response = whoami::v3::Response::new(req.caller.user_id, req.caller.guest);
     response.device_id = Some(req.caller.device_id);
     Ok(response)
 }

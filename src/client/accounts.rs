@@ -1,17 +1,18 @@
-//! Making accounts: what self-registration and the administrators' endpoint have in common.
-
-use std::sync::Arc;
+//! Accounts: what the endpoints that make them, and those that need a password, have in common.
 
 use actix_web::http::StatusCode;
 use parlour_actors::{
     env::Env,
-    users::{NewDevice, RegisterError, Session, Users},
+    users::{NewDevice, RegisterError, Session, TokenKind, Upgrade, Users},
 };
-use parlour_storage::schema::User;
-use ruma::{OwnedServerName, OwnedUserId, UserId, api::error::ErrorCode};
+use parlour_storage::{StorageError, schema::User};
+use ruma::{
+    OwnedDeviceId, OwnedServerName, OwnedUserId, UserId,
+    api::{client::uiaa::UserIdentifier, error::ErrorCode},
+};
 
-use super::passwords::{MAX_PASSWORD, Passwords};
-use crate::error::ApiError;
+use super::passwords::{MAX_PASSWORD, PasswordError, Passwords};
+use crate::{config::SessionsConfig, error::ApiError, http::Peer};
 
 /// Length of the name that the server chooses for who has none.
 const CHOSEN_NAME_LEN: usize = 12;
@@ -19,7 +20,7 @@ const CHOSEN_NAME_LEN: usize = 12;
 /// The longest id of a device, and the longest name of one, in bytes.
 const MAX_DEVICE_TEXT: usize = 255;
 
-/// Makes accounts.
+/// Makes accounts, and knows their owners.
 #[derive(Debug)]
 pub struct Accounts {
     /// Where they are kept.
@@ -30,6 +31,19 @@ pub struct Accounts {
     pub server_name: OwnedServerName,
     /// Time, and letters for names.
     pub env: Env,
+    /// How long access tokens are good.
+    pub lifetimes: SessionsConfig,
+}
+
+/// What a client says of the device it logs in on.
+#[derive(Debug, Default)]
+pub struct Wish {
+    /// The device id, if the client has one.
+    pub device_id: Option<OwnedDeviceId>,
+    /// A name for people.
+    pub display_name: Option<String>,
+    /// Whether the client can use a refresh token.
+    pub refreshable: bool,
 }
 
 /// An account that is to be made.
@@ -43,6 +57,10 @@ pub struct NewAccount {
     pub display_name: Option<String>,
     /// The first login, if there is to be one.
     pub device: Option<NewDevice>,
+    /// The documents that the user has accepted: id and version.
+    pub accepted_terms: Vec<(String, String)>,
+    /// Whether it is a guest's.
+    pub guest: bool,
 }
 
 impl std::fmt::Debug for NewAccount {
@@ -53,17 +71,6 @@ impl std::fmt::Debug for NewAccount {
 }
 
 impl Accounts {
-    /// The parts together.
-    #[must_use]
-    pub fn new(
-        users: Users,
-        passwords: Passwords,
-        server_name: OwnedServerName,
-        env: Env,
-    ) -> Arc<Self> {
-        Arc::new(Self { users, passwords, server_name, env })
-    }
-
     /// The user id for a wished user name; capitals become small letters.
     ///
     /// # Errors
@@ -101,15 +108,14 @@ impl Accounts {
         user: Option<OwnedUserId>,
         new: NewAccount,
     ) -> Result<(OwnedUserId, Option<Session>), ApiError> {
-        let password_hash = match new.password {
-            Some(password) => Some(self.passwords.hash(password).await?),
-            None => None,
-        };
+        let password_hash = self.hash(new.password).await?;
         let account = User {
             password_hash,
             created_ts: self.env.clock.now_ms(),
             admin: new.admin,
             display_name: new.display_name,
+            accepted_terms: new.accepted_terms,
+            guest: new.guest,
             ..User::default()
         };
         let user = match user {
@@ -119,6 +125,112 @@ impl Accounts {
         };
         let session = self.users.register(user.as_str(), account, new.device).await?;
         Ok((user, session))
+    }
+
+    /// Makes a user of a guest, whose login on the device `exchanged` ends.
+    ///
+    /// # Errors
+    /// 400 `M_USER_IN_USE`; 429 if too many passwords are being hashed.
+    pub async fn upgrade(
+        &self,
+        guest: OwnedUserId,
+        exchanged: String,
+        new: NewAccount,
+    ) -> Result<(OwnedUserId, Option<Session>), ApiError> {
+        let upgrade = Upgrade {
+            password_hash: self.hash(new.password).await?,
+            accepted_terms: new.accepted_terms,
+            device: new.device,
+            exchanged,
+        };
+        let session = self.users.upgrade_guest(guest.as_str(), upgrade).await?;
+        Ok((guest, session))
+    }
+
+    async fn hash(&self, password: Option<String>) -> Result<Option<String>, PasswordError> {
+        match password {
+            Some(password) => self.passwords.hash(password).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The login that a client wishes for.
+    ///
+    /// # Errors
+    /// 400 `M_INVALID_PARAM`: an empty id, or one or a name that is too long.
+    pub fn new_device(&self, wish: Wish, peer: &Peer) -> Result<NewDevice, ApiError> {
+        let device_id = wish.device_id.map(String::from);
+        if device_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MAX_DEVICE_TEXT) {
+            let message = format!("A device id has 1 to {MAX_DEVICE_TEXT} bytes");
+            return Err(ApiError::invalid_param(message));
+        }
+        wish.display_name.as_deref().map_or(Ok(()), check_device_name)?;
+        let lifetime = match wish.refreshable {
+            true => Some(self.lifetimes.refreshable),
+            false => self.lifetimes.access,
+        };
+        let expires_in_ms =
+            lifetime.map(|lifetime| u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
+        let kind = TokenKind { refreshable: wish.refreshable, expires_in_ms };
+        Ok(NewDevice { device_id, display_name: wish.display_name, ip: peer.ip, kind })
+    }
+
+    /// Who is meant, by an identifier or as clients of r0.3 say it; `None` if that cannot be a
+    /// user of this server.
+    ///
+    /// # Errors
+    /// 400 `M_MISSING_PARAM`: nobody is named.
+    pub fn named(
+        &self,
+        identifier: Option<&UserIdentifier>,
+        old: Option<&str>,
+    ) -> Result<Option<OwnedUserId>, ApiError> {
+        let name = match (identifier, old) {
+            (Some(UserIdentifier::Matrix(identifier)), _) => identifier.user.as_str(),
+            // There are no addresses or numbers by which somebody could be known.
+            (Some(_), _) => return Ok(None),
+            (None, Some(name)) => name,
+            (None, None) => return Err(ApiError::missing_param("Whose password is it?")),
+        };
+        if !name.starts_with('@') {
+            return Ok(self.user_id(name).ok());
+        }
+        let user = UserId::parse(name).ok();
+        let user = user.filter(|user| user.server_name() == self.server_name);
+        Ok(user.and_then(|user| self.user_id(user.localpart()).ok()))
+    }
+
+    /// The user, if it is there and the password is the right one. An unknown user, an account
+    /// without a password and a wrong password are one and the same, in time as well.
+    ///
+    /// # Errors
+    /// If storage cannot be read; 429 if too many passwords are being checked.
+    pub async fn check_password(
+        &self,
+        user: Option<OwnedUserId>,
+        mut password: String,
+    ) -> Result<Option<OwnedUserId>, ApiError> {
+        let account = match &user {
+            Some(user) => self.users.account(user.as_str())?,
+            None => None,
+        };
+        let account = account.filter(|account| !account.deactivated);
+        let mut stored = account.and_then(|account| account.password_hash);
+        if password.len() > MAX_PASSWORD {
+            stored = None;
+            password.clear();
+        }
+        let is_right = self.passwords.verify(password, stored).await?;
+        Ok(user.filter(|_| is_right))
+    }
+
+    /// Whether a user can show who it is with a password.
+    ///
+    /// # Errors
+    /// If storage cannot be read.
+    pub fn has_password(&self, user: &UserId) -> Result<bool, StorageError> {
+        let account = self.users.account(user.as_str())?;
+        Ok(account.is_some_and(|account| account.password_hash.is_some()))
     }
 }
 
@@ -138,21 +250,14 @@ pub fn check_password(password: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What a client says of the device it logs in on.
+/// Checks the name of a device.
 ///
 /// # Errors
-/// 400 `M_INVALID_PARAM`: an empty id, or one or a name that is too long.
-pub fn new_device(
-    device_id: Option<String>,
-    display_name: Option<String>,
-) -> Result<NewDevice, ApiError> {
-    if device_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MAX_DEVICE_TEXT) {
-        let message = format!("A device id has 1 to {MAX_DEVICE_TEXT} bytes");
-        return Err(ApiError::invalid_param(message));
+/// 400 `M_INVALID_PARAM`: it is too long.
+pub fn check_device_name(name: &str) -> Result<(), ApiError> {
+    if name.len() <= MAX_DEVICE_TEXT {
+        return Ok(());
     }
-    if display_name.as_ref().is_some_and(|name| name.len() > MAX_DEVICE_TEXT) {
-        let message = format!("The name of a device has at most {MAX_DEVICE_TEXT} bytes");
-        return Err(ApiError::invalid_param(message));
-    }
-    Ok(NewDevice { device_id, display_name })
+    let message = format!("The name of a device has at most {MAX_DEVICE_TEXT} bytes");
+    Err(ApiError::invalid_param(message))
 }

@@ -11,12 +11,14 @@ use ruma::{
     api::client::discovery::get_capabilities::{
         self,
         v3::{
-            Capabilities, ChangePasswordCapability, ProfileFieldsCapability, RoomVersionStability,
-            RoomVersionsCapability, ThirdPartyIdChangesCapability,
+            Capabilities, ChangePasswordCapability, GetLoginTokenCapability,
+            ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
+            ThirdPartyIdChangesCapability,
         },
     },
 };
 
+use super::accounts::Accounts;
 use crate::{
     error::ApiError,
     http::{Api, Routes, Ruma},
@@ -25,6 +27,8 @@ use crate::{
 /// What this endpoint needs to know.
 #[derive(Debug)]
 pub struct CapabilitiesContext {
+    /// Who can do what.
+    pub accounts: Arc<Accounts>,
     /// The version of new rooms.
     pub default_room_version: RoomVersionId,
 }
@@ -38,10 +42,10 @@ pub fn routes(context: Arc<CapabilitiesContext>) -> Routes {
 /// `GET /_matrix/client/v3/capabilities`
 ///
 /// What the specification takes for granted where it is missing is left out: name and avatar can be
-/// set, there are no login tokens.
+/// set.
 async fn capabilities(
     context: Arc<CapabilitiesContext>,
-    _: Ruma<get_capabilities::v3::Request>,
+    req: Ruma<get_capabilities::v3::Request>,
 ) -> Result<get_capabilities::v3::Response, ApiError> {
     let mut capabilities = Capabilities::new();
     let stability = |version: &RoomVersion| match version.is_stable() {
@@ -53,7 +57,10 @@ async fn capabilities(
         versions.map(|version| (version.id().clone(), stability(version))).collect();
     let default = context.default_room_version.clone();
     capabilities.room_versions = RoomVersionsCapability::new(default, available);
-    capabilities.change_password = ChangePasswordCapability::new(false);
+    // Both have to be confirmed with the password.
+    let has_password = context.accounts.has_password(&req.caller.user_id)?;
+    capabilities.change_password = ChangePasswordCapability::new(has_password);
+    capabilities.get_login_token = GetLoginTokenCapability::new(has_password);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     Ok(get_capabilities::v3::Response::new(capabilities))

@@ -11,7 +11,7 @@ use ruma::{
 use super::reading::{limit, relation_filter, seen_event, state_events, wants};
 use crate::{
     error::ApiError,
-    http::{Api, Caller, Routes, Ruma},
+    http::{Api, Caller, RouteOptions, Routes, Ruma},
     view::{
         EventFilter, EventFormat, Fields, GraphToken, Page, PageRequest, Reader, RelationFilter,
         Seen, Shown, StateAt, View, ViewError, page::MAX_PAGE,
@@ -21,7 +21,9 @@ use crate::{
 /// The endpoint of this file.
 #[must_use]
 pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view).route(context).finish()
+    Routes::new(Api::Client, view)
+        .route_with(RouteOptions::default().for_guests(), context)
+        .finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`

@@ -62,7 +62,7 @@ pub fn routes(context: Arc<DiscoveryContext>) -> Routes {
     // Both are asked before anything else, often by monitoring, and cost nothing.
     let free = RouteOptions::rate(RateClass::Unlimited);
     Routes::new(Api::Client, context)
-        .route_with(free, versions)
+        .route_with(free.for_guests(), versions)
         .route_with(free, well_known)
         .route_with(free, support)
         .route_with(free, policy_server)

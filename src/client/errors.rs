@@ -144,6 +144,7 @@ impl From<RoomError> for ApiError {
     /// Whether a room exists is nobody's business who is not in it.
     fn from(error: RoomError) -> Self {
         match error {
+            RoomError::NoGuests => Self::guest_access_forbidden(),
             RoomError::UnknownRoom => Self::forbidden("You are not in this room"),
             RoomError::Forbidden(AuthError::StateKeyWithoutOwner) => {
                 Self::bad_json(error.to_string())

@@ -5,14 +5,14 @@ use ruma::api::client::room::get_room_event;
 use super::reading::seen_event;
 use crate::{
     error::ApiError,
-    http::{Api, Caller, Routes, Ruma},
+    http::{Api, Caller, RouteOptions, Routes, Ruma},
     view::{EventFormat, View},
 };
 
 /// The endpoint of this file.
 #[must_use]
 pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view).route(event).finish()
+    Routes::new(Api::Client, view).route_with(RouteOptions::default().for_guests(), event).finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`

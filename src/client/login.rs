@@ -2,30 +2,30 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#legacy-login>
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::http::StatusCode;
 use ruma::{
-    OwnedUserId, UserId,
+    OwnedUserId,
     api::{
-        client::{
-            session::{
-                get_login_types::{self, v3::LoginType},
-                login::{
-                    self,
-                    v3::{DiscoveryInfo, HomeserverInfo, LoginInfo, Password},
-                },
-                logout, logout_all,
+        client::session::{
+            get_login_types::{
+                self,
+                v3::{LoginType, PasswordLoginType, TokenLoginType},
             },
-            uiaa::UserIdentifier,
+            login::{
+                self,
+                v3::{DiscoveryInfo, HomeserverInfo, LoginInfo, Password},
+            },
+            logout, logout_all,
         },
         error::ErrorCode,
     },
 };
 
 use super::{
-    accounts::{Accounts, new_device},
-    passwords::MAX_PASSWORD,
+    accounts::{Accounts, Wish},
+    login_tokens::LoginTokens,
 };
 use crate::{
     error::ApiError,
@@ -38,6 +38,8 @@ use crate::{
 pub struct LoginContext {
     /// Who can log in.
     pub accounts: Arc<Accounts>,
+    /// The login tokens that are out.
+    pub tokens: Arc<LoginTokens>,
     /// What clients are told to connect to.
     pub public_url: Option<String>,
 }
@@ -59,8 +61,10 @@ async fn flows(
     _: Arc<LoginContext>,
     _: Ruma<get_login_types::v3::Request>,
 ) -> Result<get_login_types::v3::Response, ApiError> {
-    let password = LoginType::Password(get_login_types::v3::PasswordLoginType::new());
-    Ok(get_login_types::v3::Response::new(vec![password]))
+    let password = LoginType::Password(PasswordLoginType::new());
+    let mut token = TokenLoginType::new();
+    token.get_login_token = true;
+    Ok(get_login_types::v3::Response::new(vec![password, LoginType::Token(token)]))
 }
 
 /// `POST /_matrix/client/v3/login`
@@ -69,16 +73,25 @@ async fn log_in(
     req: Ruma<login::v3::Request>,
 ) -> Result<login::v3::Response, ApiError> {
     let request = req.request;
-    let LoginInfo::Password(given) = request.login_info else {
-        let message = "This server knows m.login.password only";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::Unknown, message));
+    let wish = Wish {
+        device_id: request.device_id,
+        display_name: request.initial_device_display_name,
+        refreshable: request.refresh_token,
     };
-    let device_id = request.device_id.map(String::from);
-    let device = new_device(device_id, request.initial_device_display_name)?;
-    let user = context.check_password(given).await?;
+    let device = context.accounts.new_device(wish, &req.meta.peer)?;
+    let user = match request.login_info {
+        LoginInfo::Password(given) => context.by_password(given).await?,
+        LoginInfo::Token(given) => context.by_token(&given.token)?,
+        _ => {
+            let message = "This server knows m.login.password and m.login.token";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::Unknown, message));
+        }
+    };
     let session = context.accounts.users.login(user.as_str(), device).await?;
     let mut response =
         login::v3::Response::new(user, session.access_token, session.device_id.into());
+    response.refresh_token = session.refresh_token;
+    response.expires_in = session.expires_in_ms.map(Duration::from_millis);
     let url = context.public_url.clone();
     response.well_known = url.map(|url| DiscoveryInfo::new(HomeserverInfo::new(url)));
     Ok(response)
@@ -104,43 +117,34 @@ async fn log_out_everywhere(
 }
 
 impl LoginContext {
-    /// Whose password it is. An unknown user, a wrong server, an account without a password and a
-    /// wrong password are one and the same to the client, in text and in time.
-    async fn check_password(&self, given: Password) -> Result<OwnedUserId, ApiError> {
-        let user = self.user(&given)?;
-        let Password { mut password, .. } = given;
-        let account = match &user {
-            Some(user) => self.accounts.users.account(user.as_str())?,
-            None => None,
-        };
-        let mut stored = account
-            .filter(|account| !account.deactivated)
-            .and_then(|account| account.password_hash);
-        if password.len() > MAX_PASSWORD {
-            stored = None;
-            password.clear();
-        }
-        let is_right = self.accounts.passwords.verify(password, stored).await?;
-        let wrong = || ApiError::forbidden("The user name or the password is wrong");
-        user.filter(|_| is_right).ok_or_else(wrong)
-    }
-
-    /// Who wants to log in; `None` if that cannot be a user of this server.
-    fn user(&self, given: &Password) -> Result<Option<OwnedUserId>, ApiError> {
+    async fn by_password(&self, given: Password) -> Result<OwnedUserId, ApiError> {
         #[expect(deprecated, reason = "clients of r0.3 still name the user this way")]
         let old = given.user.as_deref();
-        let name = match (&given.identifier, old) {
-            (Some(UserIdentifier::Matrix(identifier)), _) => identifier.user.as_str(),
-            // There are no addresses or numbers by which somebody could be known.
-            (Some(_), _) => return Ok(None),
-            (None, Some(name)) => name,
-            (None, None) => return Err(ApiError::missing_param("Who wants to log in?")),
-        };
-        if !name.starts_with('@') {
-            return Ok(self.accounts.user_id(name).ok());
+        let user = self.accounts.named(given.identifier.as_ref(), old)?;
+        if let Some(user) = self.accounts.check_password(user.clone(), given.password).await? {
+            return Ok(user);
         }
-        let user = UserId::parse(name).ok();
-        let user = user.filter(|user| user.server_name() == self.accounts.server_name);
-        Ok(user.and_then(|user| self.accounts.user_id(user.localpart()).ok()))
+        if let Some(user) = user {
+            self.check_active(&user)?;
+        }
+        Err(ApiError::forbidden("The user name or the password is wrong"))
+    }
+
+    fn by_token(&self, token: &str) -> Result<OwnedUserId, ApiError> {
+        let user = self.tokens.take(token);
+        let user = user.ok_or_else(|| ApiError::forbidden("The login token is not valid"))?;
+        self.check_active(&user)?;
+        Ok(user)
+    }
+
+    /// That an account is gone for good is no secret: its name is not free.
+    fn check_active(&self, user: &OwnedUserId) -> Result<(), ApiError> {
+        match self.accounts.users.account(user.as_str())? {
+            Some(account) if account.deactivated => {
+                let message = "The account is deactivated";
+                Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::UserDeactivated, message))
+            }
+            _ => Ok(()),
+        }
     }
 }

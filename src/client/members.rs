@@ -17,7 +17,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::reading::{enter, enter_state, forbidden, state_events};
 use crate::{
     error::ApiError,
-    http::{Api, Caller, Routes, Ruma},
+    http::{Api, Caller, RouteOptions, Routes, Ruma},
     view::{Access, Fields, GraphToken, Reader, Standing, StateAt, Token, View, ViewError},
 };
 
@@ -27,7 +27,10 @@ const BATCH: usize = 1_000;
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view).route(members).route(joined).finish()
+    Routes::new(Api::Client, view)
+        .route_with(RouteOptions::default().for_guests(), members)
+        .route(joined)
+        .finish()
 }
 
 /// Text, or anything else where there should be text: what members say of themselves is not

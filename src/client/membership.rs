@@ -55,11 +55,11 @@ pub struct MembershipContext {
 pub fn routes(context: Arc<MembershipContext>) -> Routes {
     let joining = RouteOptions::rate(RateClass::Join);
     Routes::new(Api::Client, context)
-        .route_with(joining, join)
+        .route_with(joining.for_guests(), join)
         .route_with(joining, join_by_alias)
         .route_with(joining, knock)
         .route_with(joining, invite)
-        .route(leave)
+        .route_with(RouteOptions::default().for_guests(), leave)
         .route(kick)
         .route(ban)
         .route(unban)

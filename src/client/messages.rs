@@ -9,7 +9,7 @@ use ruma::api::{
 use super::reading::{enter, limit, relation_filter, senders_of};
 use crate::{
     error::ApiError,
-    http::{Api, Routes, Ruma},
+    http::{Api, RouteOptions, Routes, Ruma},
     view::{
         Access, EventFilter, GraphToken, Page, PageRequest, Reader, SyncToken, Token, View,
         ViewError, page::MAX_PAGE,
@@ -19,7 +19,9 @@ use crate::{
 /// The endpoint of this file.
 #[must_use]
 pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view).route(messages).finish()
+    Routes::new(Api::Client, view)
+        .route_with(RouteOptions::default().for_guests(), messages)
+        .finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`

@@ -30,7 +30,7 @@ use crate::{
     config::ProfileLookup,
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{Api, Caller, Routes, Ruma},
+    http::{Api, Caller, RouteOptions, Routes, Ruma},
     view::{View, ViewError},
 };
 
@@ -63,8 +63,8 @@ pub fn routes(context: Arc<ProfileContext>) -> Routes {
     Routes::new(Api::Client, context)
         .route(get)
         .route(get_field)
-        .route(set_field)
-        .route(delete_field)
+        .route_with(RouteOptions::default().for_guests(), set_field)
+        .route_with(RouteOptions::default().for_guests(), delete_field)
         .finish()
 }
 
@@ -152,8 +152,8 @@ async fn set_field(
     context: Arc<ProfileContext>,
     req: Ruma<SetField>,
 ) -> Result<set_profile_field::v3::Response, ApiError> {
-    own(&req.caller, &req.user_id)?;
     let name = req.field.as_str();
+    own(&req.caller, &req.user_id, name)?;
     check_key(name)?;
     let change = change(name, &req.meta.body)?;
     context.set(&req.user_id, change).await?;
@@ -165,8 +165,8 @@ async fn delete_field(
     context: Arc<ProfileContext>,
     req: Ruma<delete_profile_field::v3::Request>,
 ) -> Result<delete_profile_field::v3::Response, ApiError> {
-    own(&req.caller, &req.user_id)?;
     let name = req.field.as_str();
+    own(&req.caller, &req.user_id, name)?;
     check_key(name)?;
     let change = match name {
         "displayname" => ProfileChange::DisplayName(None),
@@ -237,7 +237,11 @@ impl ProfileContext {
     }
 }
 
-fn own(caller: &Caller, user: &UserId) -> Result<(), ApiError> {
+/// A profile is its user's to change; of a guest's, the name alone.
+fn own(caller: &Caller, user: &UserId, field: &str) -> Result<(), ApiError> {
+    if caller.guest && field != "displayname" {
+        return Err(ApiError::guest_access_forbidden());
+    }
     if caller.user_id == *user {
         return Ok(());
     }

@@ -6,30 +6,31 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use ruma::api::{
-    IncomingRequest, Metadata, OutgoingBodyJson, OutgoingResponse,
-    client::{
-        account::{
-            check_registration_token_validity, get_username_availability,
-            register::{self, LoginType, RegistrationKind},
+use parlour_actors::users::{Session, Standing};
+use ruma::{
+    OwnedUserId, UserId,
+    api::{
+        client::{
+            account::{
+                check_registration_token_validity, get_username_availability,
+                register::{self, LoginType, RegistrationKind},
+            },
+            uiaa::AuthType,
         },
-        uiaa::{AuthData, AuthType, UiaaResponse},
+        error::ErrorCode,
     },
-    error::{DeserializationError, ErrorCode, IntoHttpError},
-    path_builder::VersionHistory,
 };
-use ruma::{OwnedDeviceId, OwnedUserId};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::{
-    accounts::{Accounts, NewAccount, check_password, new_device},
-    uiaa::{Fingerprint, Refusal, Uiaa},
+    accounts::{Accounts, NewAccount, Wish, check_password},
+    registration_tokens::RegistrationTokens,
+    uiaa::{Guarded, Passed, Proof, Uiaa},
 };
 use crate::{
     config::RegistrationMode,
     error::ApiError,
-    http::{Api, Peer, RouteOptions, Routes, Ruma},
+    http::{Answering, Api, Json, Peer, RouteOptions, Routes, Ruma},
     limits::RateClass,
 };
 
@@ -39,9 +40,15 @@ pub struct RegisterContext {
     /// Makes the accounts.
     pub accounts: Arc<Accounts>,
     /// Who is half-way through.
-    pub uiaa: Uiaa,
+    pub uiaa: Arc<Uiaa>,
     /// Who may make an account.
     pub mode: RegistrationMode,
+    /// The tokens with which one may.
+    pub tokens: Arc<RegistrationTokens>,
+    /// Whether there is something to be accepted first.
+    pub has_terms: bool,
+    /// Whether there may be guests.
+    pub guests: bool,
 }
 
 /// The endpoints of this file.
@@ -55,87 +62,81 @@ pub fn routes(context: Arc<RegisterContext>) -> Routes {
         .finish()
 }
 
-/// [`register::v3::Request`] with an answer of our own: ruma's writes `null` where there is no
-/// device, and that is no device id.
-#[derive(Debug)]
-struct Register(register::v3::Request);
-
-impl Metadata for Register {
-    const METHOD: http::Method = register::v3::Request::METHOD;
-    const RATE_LIMITED: bool = register::v3::Request::RATE_LIMITED;
-    type Authentication = <register::v3::Request as Metadata>::Authentication;
-    type PathBuilder = VersionHistory;
-    const PATH_BUILDER: VersionHistory = register::v3::Request::PATH_BUILDER;
-}
-
-impl IncomingRequest for Register {
-    type EndpointError = UiaaResponse;
-    type OutgoingResponse = Registered;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        register::v3::Request::try_from_http_request_inner(request, path_args).map(Self)
-    }
-}
-
-/// The new account.
-#[derive(Serialize, OutgoingBodyJson)]
+/// The new account. ruma's own answer says `null` where there is no device.
+#[derive(Debug, Serialize)]
 struct Registered {
     user_id: OwnedUserId,
     #[serde(skip_serializing_if = "Option::is_none")]
     access_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    device_id: Option<OwnedDeviceId>,
+    device_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_ms: Option<u64>,
 }
 
-impl OutgoingResponse for Registered {
-    type Body = Self;
-
-    fn try_into_http_response_inner(self) -> Result<http::Response<Self>, IntoHttpError> {
-        Ok(http::Response::new(self))
+impl Registered {
+    fn new(user_id: OwnedUserId, session: Option<Session>) -> Self {
+        let (access_token, device_id, refresh_token, expires_in_ms) = match session {
+            Some(session) => (
+                Some(session.access_token),
+                Some(session.device_id),
+                session.refresh_token,
+                session.expires_in_ms,
+            ),
+            None => (None, None, None, None),
+        };
+        Self { user_id, access_token, device_id, refresh_token, expires_in_ms }
     }
+}
+
+/// Who wants to become a user.
+enum Candidate {
+    /// Somebody new, perhaps with a name.
+    Stranger(Option<OwnedUserId>),
+    /// A guest, who comes with the login on this device.
+    Guest(OwnedUserId, String),
 }
 
 /// `POST /_matrix/client/v3/register`
 async fn register(
     context: Arc<RegisterContext>,
-    req: Ruma<Register>,
-) -> Result<Registered, ApiError> {
-    context.check_permitted(&req.meta.peer)?;
-    let Register(request) = req.request;
-    if request.kind != RegistrationKind::User {
-        let message = "This server has no guests";
-        let status = StatusCode::FORBIDDEN;
-        return Err(ApiError::new(status, ErrorCode::GuestAccessForbidden, message));
+    req: Ruma<Guarded<Answering<register::v3::Request, Registered>>>,
+) -> Result<Json<Registered>, ApiError> {
+    match req.kind {
+        RegistrationKind::User => context.check_permitted(&req.meta.peer)?,
+        RegistrationKind::Guest => return context.register_guest(&req).await,
+        _ => return Err(ApiError::invalid_param("`kind` is user or guest")),
     }
-    if matches!(request.login_type, Some(LoginType::ApplicationService)) {
+    if matches!(req.login_type, Some(LoginType::ApplicationService)) {
         let error = ApiError::missing_token("This needs an application service's token");
         // With status 401 clients look for flows: none leads on.
         return Err(error.with("flows", Vec::<String>::new()));
     }
     let accounts = &context.accounts;
     // Before the authentication, so that the user can still choose another name.
-    let user = request.username.as_deref().map(|name| accounts.user_id(name)).transpose()?;
-    user.as_deref().map_or(Ok(()), |user| accounts.check_free(user))?;
-    request.password.as_deref().map_or(Ok(()), check_password)?;
-    let fingerprint = context.fingerprint(&request);
-    let device_id = request.device_id.map(String::from);
-    let device = new_device(device_id, request.initial_device_display_name)?;
-    let passed = context
-        .uiaa
-        .check(&context.flows(), fingerprint, request.auth.as_ref(), async |auth| {
-            Ok(context.verify(auth))
-        })
-        .await?;
-    let device = (!request.inhibit_login).then_some(device);
-    let new = NewAccount { password: request.password, device, ..NewAccount::default() };
-    let (user, session) = accounts.create(user, new).await?;
+    let candidate = context.candidate(&req)?;
+    req.password.as_deref().map_or(Ok(()), check_password)?;
+    let wish = Wish {
+        device_id: req.device_id.clone(),
+        display_name: req.initial_device_display_name.clone(),
+        refreshable: req.refresh_token,
+    };
+    let device = accounts.new_device(wish, &req.meta.peer)?;
+    let passed = context.uiaa.check(&[context.stages()], &req.request, None).await?;
+    let mut new = NewAccount {
+        password: req.password.clone(),
+        device: (!req.inhibit_login).then_some(device),
+        ..NewAccount::default()
+    };
+    context.accept(&passed, &mut new).await?;
+    let (user, session) = match candidate {
+        Candidate::Stranger(name) => accounts.create(name, new).await?,
+        Candidate::Guest(guest, device) => accounts.upgrade(guest, device, new).await?,
+    };
     context.uiaa.finish(passed);
-    let (access_token, device_id) =
-        session.map(|session| (session.access_token, session.device_id.into())).unzip();
-    Ok(Registered { user_id: user, access_token, device_id })
+    Ok(Json(Registered::new(user, session)))
 }
 
 /// `GET /_matrix/client/v3/register/available`
@@ -154,7 +155,7 @@ async fn token_validity(
     req: Ruma<check_registration_token_validity::v1::Request>,
 ) -> Result<check_registration_token_validity::v1::Response, ApiError> {
     context.check_permitted(&req.meta.peer)?;
-    let valid = context.is_valid_token(&req.token);
+    let valid = context.tokens.is_valid(&req.token)?;
     Ok(check_registration_token_validity::v1::Response::new(valid))
 }
 
@@ -171,38 +172,80 @@ impl RegisterContext {
         }
     }
 
-    fn flows(&self) -> [Vec<AuthType>; 1] {
-        match &self.mode {
-            RegistrationMode::Token(_) => [vec![AuthType::RegistrationToken]],
-            _ => [vec![AuthType::Dummy]],
+    /// Who wants to become a user; says as well if that cannot be.
+    fn candidate(&self, request: &register::v3::Request) -> Result<Candidate, ApiError> {
+        let user = request.username.as_deref().map(|name| self.accounts.user_id(name));
+        let user = user.transpose()?;
+        if let Some(token) = &request.guest_access_token {
+            return self.guest(token, user.as_deref());
+        }
+        user.as_deref().map_or(Ok(()), |user| self.accounts.check_free(user))?;
+        Ok(Candidate::Stranger(user))
+    }
+
+    /// A guest's account. Of what the client says only the name of its device counts.
+    async fn register_guest(
+        &self,
+        req: &Ruma<Guarded<Answering<register::v3::Request, Registered>>>,
+    ) -> Result<Json<Registered>, ApiError> {
+        if !self.guests {
+            return Err(ApiError::guest_access_forbidden());
+        }
+        let display_name = req.initial_device_display_name.clone();
+        let wish = Wish { display_name, ..Wish::default() };
+        let device = Some(self.accounts.new_device(wish, &req.meta.peer)?);
+        let new = NewAccount { guest: true, device, ..NewAccount::default() };
+        let (user, session) = self.accounts.create(None, new).await?;
+        Ok(Json(Registered::new(user, session)))
+    }
+
+    /// A guest keeps its name, and has to say it.
+    fn guest(&self, token: &str, named: Option<&UserId>) -> Result<Candidate, ApiError> {
+        let login = self.accounts.users.authenticate(token)?;
+        let login = login.filter(|login| login.standing == Standing::Good);
+        let unknown = || ApiError::forbidden("The guest_access_token is no guest's");
+        let login = login.ok_or_else(unknown)?;
+        let account = self.accounts.users.account(&login.user)?;
+        account.filter(|account| account.guest).ok_or_else(unknown)?;
+        match named {
+            Some(named) if named.as_str() == login.user => {
+                Ok(Candidate::Guest(named.to_owned(), login.device))
+            }
+            Some(_) => {
+                let message = "A guest keeps its user name";
+                Err(ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidUsername, message))
+            }
+            None => Err(ApiError::missing_param("A guest has to say its user name")),
         }
     }
 
-    /// Checks the one stage that there is.
-    fn verify(&self, auth: &AuthData) -> Result<(), Refusal> {
-        match auth {
-            AuthData::Dummy(_) => Ok(()),
-            AuthData::RegistrationToken(data) if self.is_valid_token(&data.token) => Ok(()),
-            _ => Err(Refusal::forbidden("The registration token is not valid")),
+    /// What has to be passed, in this order.
+    fn stages(&self) -> Vec<AuthType> {
+        let mut stages = Vec::new();
+        if let RegistrationMode::Token(_) = &self.mode {
+            stages.push(AuthType::RegistrationToken);
         }
+        if self.has_terms {
+            stages.push(AuthType::Terms);
+        }
+        if stages.is_empty() {
+            stages.push(AuthType::Dummy);
+        }
+        stages
     }
 
-    /// Compares hashes, so that the time does not tell how much of a token was right.
-    fn is_valid_token(&self, token: &str) -> bool {
-        let RegistrationMode::Token(tokens) = &self.mode else { return false };
-        let hash = |token: &str| Sha256::digest(token.as_bytes());
-        let wanted = hash(token);
-        tokens.iter().any(|token| hash(token) == wanted)
-    }
-
-    fn fingerprint(&self, request: &register::v3::Request) -> Fingerprint {
-        let parameters = [
-            request.username.as_deref(),
-            request.password.as_deref(),
-            request.device_id.as_ref().map(|id| id.as_str()),
-            request.initial_device_display_name.as_deref(),
-            request.inhibit_login.then_some("inhibit_login"),
-        ];
-        self.uiaa.fingerprint("register", &parameters)
+    /// Lets what the stages have shown take effect.
+    async fn accept(&self, passed: &Passed, new: &mut NewAccount) -> Result<(), ApiError> {
+        for proof in passed.proofs() {
+            match proof {
+                Proof::RegistrationToken(token) if !self.tokens.spend(token).await? => {
+                    let message = "The registration token is not valid any more";
+                    return Err(ApiError::forbidden(message));
+                }
+                Proof::Terms(accepted) => new.accepted_terms.clone_from(accepted),
+                Proof::RegistrationToken(_) | Proof::Nothing | Proof::User(_) => {}
+            }
+        }
+        Ok(())
     }
 }

@@ -35,7 +35,7 @@ pub struct SendContext {
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<SendContext>) -> Routes {
-    let options = RouteOptions::rate(RateClass::Message);
+    let options = RouteOptions::rate(RateClass::Message).for_guests();
     Routes::new(Api::Client, context).route_with(options, send).finish()
 }
 

@@ -1,6 +1,8 @@
 //! Access tokens: from a token to the logged-in device.
 
-use parlour_actors::users::Users;
+use std::net::IpAddr;
+
+use parlour_actors::users::{Standing, Users};
 use ruma::OwnedUserId;
 
 use crate::{
@@ -21,19 +23,35 @@ impl Sessions {
         Self { users }
     }
 
-    fn find(&self, token: &str) -> Result<Caller, ApiError> {
+    async fn find(&self, token: &str, from: IpAddr) -> Result<Caller, ApiError> {
         let login = self.users.authenticate(token).map_err(ApiError::unavailable)?;
         let login = login.ok_or_else(|| ApiError::unknown_token(false))?;
+        match login.standing {
+            Standing::Good => {}
+            Standing::Unconfirmed => self.users.confirm(&login, token).await?,
+            // The device is there still: the client refreshes, or logs in on it again.
+            Standing::Ended => return Err(ApiError::unknown_token(true)),
+        }
         let account = self.users.account(&login.user).map_err(ApiError::unavailable)?;
         let account = account.filter(|account| !account.deactivated);
         let account = account.ok_or_else(|| ApiError::unknown_token(false))?;
+        self.users.saw(&login.user, &login.device, from);
         let user_id = OwnedUserId::try_from(login.user).map_err(ApiError::internal)?;
-        Ok(Caller { user_id, device_id: login.device.into(), admin: account.admin })
+        Ok(Caller {
+            user_id,
+            device_id: login.device.into(),
+            admin: account.admin,
+            guest: account.guest,
+        })
     }
 }
 
 impl Authenticator for Sessions {
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, ApiError>> {
-        Box::pin(std::future::ready(self.find(token)))
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        from: IpAddr,
+    ) -> BoxFuture<'a, Result<Caller, ApiError>> {
+        Box::pin(self.find(token, from))
     }
 }

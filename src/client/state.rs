@@ -12,14 +12,17 @@ use ruma::{
 use super::reading::{enter_state, state_events};
 use crate::{
     error::ApiError,
-    http::{Api, Caller, Routes, Ruma},
+    http::{Api, Caller, RouteOptions, Routes, Ruma},
     view::{EventFormat, Fields, View},
 };
 
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view).route(all).route(one).finish()
+    Routes::new(Api::Client, view)
+        .route_with(RouteOptions::default().for_guests(), all)
+        .route_with(RouteOptions::default().for_guests(), one)
+        .finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/state`

@@ -43,7 +43,7 @@ pub struct StateWriteContext {
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<StateWriteContext>) -> Routes {
-    let options = RouteOptions::rate(RateClass::Message);
+    let options = RouteOptions::rate(RateClass::Message).for_guests();
     Routes::new(Api::Client, context).route_with(options, set_state).finish()
 }
 

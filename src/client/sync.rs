@@ -81,7 +81,7 @@ impl SyncContext {
 #[must_use]
 pub fn routes(context: Arc<SyncContext>) -> Routes {
     // A sync that has nothing to tell waits: it limits itself.
-    let unlimited = RouteOptions::rate(RateClass::Unlimited);
+    let unlimited = RouteOptions::rate(RateClass::Unlimited).for_guests();
     Routes::new(Api::Client, context).route_with(unlimited, answer).finish()
 }
 

@@ -67,6 +67,7 @@ mod tests {
             user_id: user.try_into().expect("a user id"),
             device_id: device.into(),
             admin: false,
+            guest: false,
         };
         let hash = |caller: &Caller, endpoint: &str, path: &[&str], txn: &str| {
             transaction(caller, endpoint, path, txn).expect("short enough").hash

@@ -1,8 +1,10 @@
 //! The configuration as it is written: every key of `config/parlour.toml`, and no other.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use super::{LogFormat, ProfileLookup};
+use super::{LogFormat, PolicyText, ProfileLookup};
 use crate::http::Api;
 
 /// The whole file.
@@ -13,6 +15,7 @@ pub(crate) struct Raw {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) registration: Registration,
     pub(crate) support: Support,
+    pub(crate) sessions: Sessions,
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
     pub(crate) presence: Presence,
@@ -65,6 +68,17 @@ pub(crate) struct Registration {
     pub(crate) mode: RegistrationMode,
     pub(crate) tokens: Vec<String>,
     pub(crate) shared_secret: String,
+    pub(crate) terms: Vec<Policy>,
+    pub(crate) guests: bool,
+}
+
+/// An entry of `registration.terms`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Policy {
+    pub(crate) id: String,
+    pub(crate) version: String,
+    pub(crate) languages: BTreeMap<String, PolicyText>,
 }
 
 impl std::fmt::Debug for Registration {
@@ -91,6 +105,14 @@ pub(crate) struct Contact {
     pub(crate) email_address: String,
     #[serde(default)]
     pub(crate) matrix_id: String,
+}
+
+/// `[sessions]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sessions {
+    pub(crate) access_token_lifetime_seconds: u64,
+    pub(crate) refreshable_token_lifetime_seconds: u64,
 }
 
 /// `[rooms]`

@@ -14,9 +14,9 @@ use ruma::{
 };
 
 use super::{
-    Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, PresenceConfig,
-    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, SupportConfig, SyncConfig,
-    ThreadsConfig, TlsFiles, UsersConfig,
+    Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, Policy, PresenceConfig,
+    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, SessionsConfig, SupportConfig,
+    SyncConfig, ThreadsConfig, TlsFiles, UsersConfig,
     raw::{self, Raw},
 };
 use crate::limits::{Rate, RateLimitConfig};
@@ -47,6 +47,7 @@ pub(super) fn validate(raw: Raw) -> Checked<Config> {
         listeners,
         registration: registration(raw.registration)?,
         support: support(raw.support)?,
+        sessions: sessions(raw.sessions)?,
         rooms: rooms(&raw.rooms)?,
         users: UsersConfig {
             profile_lookup: raw.users.profile_lookup,
@@ -92,16 +93,18 @@ fn public_url(text: &str) -> Checked<Option<String>> {
     if text.is_empty() {
         return Ok(None);
     }
-    let is_web = text.starts_with("https://") || text.starts_with("http://");
-    match text.parse::<http::Uri>() {
-        Ok(uri) if is_web && uri.host().is_some() && uri.query().is_none() => {
-            Ok(Some(text.trim_end_matches('/').to_owned()))
-        }
-        _ => wrong(
+    match is_url(text) && !text.contains('?') {
+        true => Ok(Some(text.trim_end_matches('/').to_owned())),
+        false => wrong(
             "server.public_url",
             format_args!("`{text}` is not a URL; write one such as https://matrix.example.org"),
         ),
     }
+}
+
+fn is_url(text: &str) -> bool {
+    let is_web = text.starts_with("https://") || text.starts_with("http://");
+    is_web && text.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some())
 }
 
 /// A range, or one address.
@@ -202,7 +205,43 @@ fn registration(raw: raw::Registration) -> Checked<RegistrationConfig> {
         );
     }
     let shared_secret = Some(raw.shared_secret).filter(|secret| !secret.is_empty());
-    Ok(RegistrationConfig { mode, shared_secret })
+    let terms = terms(raw.terms)?;
+    Ok(RegistrationConfig { mode, shared_secret, terms, guests: raw.guests })
+}
+
+fn terms(raw: Vec<raw::Policy>) -> Checked<Vec<Policy>> {
+    const KEY: &str = "registration.terms";
+    let mut policies: Vec<Policy> = Vec::new();
+    for raw::Policy { id, version, languages } in raw {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if id.is_empty() || !id.chars().all(good) {
+            return wrong(KEY, format_args!("id `{id}`: it has the characters A-Z a-z 0-9 _"));
+        }
+        if policies.iter().any(|policy| policy.id == id) {
+            return wrong(KEY, format_args!("id `{id}` stands there twice; remove one"));
+        }
+        if version.is_empty() || languages.is_empty() {
+            return wrong(KEY, format_args!("`{id}` needs a version and at least one language"));
+        }
+        for text in languages.values() {
+            if text.name.is_empty() || !is_url(&text.url) {
+                return wrong(KEY, format_args!("`{id}`: each language needs a name and a URL"));
+            }
+        }
+        policies.push(Policy { id, version, languages });
+    }
+    Ok(policies)
+}
+
+fn sessions(raw: raw::Sessions) -> Checked<SessionsConfig> {
+    let seconds = raw.access_token_lifetime_seconds;
+    if raw.refreshable_token_lifetime_seconds == 0 {
+        return wrong("sessions.refreshable_token_lifetime_seconds", "write 1 or more");
+    }
+    Ok(SessionsConfig {
+        access: (seconds > 0).then(|| Duration::from_secs(seconds)),
+        refreshable: Duration::from_secs(raw.refreshable_token_lifetime_seconds),
+    })
 }
 
 fn rooms(raw: &raw::Rooms) -> Checked<RoomsConfig> {

@@ -1,9 +1,9 @@
 //! Who asks: from the authentication scheme in a request's metadata to a caller.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use ruma::{
-    OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName,
     api::{
         auth_scheme::{
             AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
@@ -27,15 +27,21 @@ pub struct Caller {
     pub device_id: OwnedDeviceId,
     /// Whether the user may use the administrators' endpoints.
     pub admin: bool,
+    /// Whether the user is a guest, to whom few endpoints are open.
+    pub guest: bool,
 }
 
 /// Looks access tokens up.
 pub trait Authenticator: Send + Sync {
-    /// The device that has this token.
+    /// The device that has this token, and came with it from this address.
     ///
     /// Fails with [`ApiError::unknown_token`] for a token that is not (or no longer) good, and
     /// with [`ApiError::unavailable`] when that cannot be found out.
-    fn authenticate<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Caller, ApiError>>;
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+        from: IpAddr,
+    ) -> BoxFuture<'a, Result<Caller, ApiError>>;
 }
 
 /// Knows nobody: every token is unknown.
@@ -43,7 +49,11 @@ pub trait Authenticator: Send + Sync {
 pub struct NoSessions;
 
 impl Authenticator for NoSessions {
-    fn authenticate<'a>(&'a self, _token: &'a str) -> BoxFuture<'a, Result<Caller, ApiError>> {
+    fn authenticate<'a>(
+        &'a self,
+        _token: &'a str,
+        _from: IpAddr,
+    ) -> BoxFuture<'a, Result<Caller, ApiError>> {
         Box::pin(std::future::ready(Err(ApiError::unknown_token(false))))
     }
 }
@@ -97,11 +107,12 @@ pub trait Scheme: AuthScheme {
     /// Checks the request's credentials.
     fn authenticate(
         request: &http::Request<&[u8]>,
+        from: IpAddr,
         with: &Authenticators,
     ) -> impl Future<Output = Result<Self::Caller, ApiError>>;
 
-    /// Whose rate limits apply.
-    fn user(caller: &Self::Caller) -> Option<&UserId>;
+    /// The device, if it is known: its user's rate limits apply.
+    fn caller(caller: &Self::Caller) -> Option<&Caller>;
 
     /// The same for other servers.
     fn server(_: &Self::Caller) -> Option<&ServerName> {
@@ -118,12 +129,13 @@ macro_rules! nobody {
 
             async fn authenticate(
                 _: &http::Request<&[u8]>,
+                _: IpAddr,
                 _: &Authenticators,
             ) -> Result<(), ApiError> {
                 Ok(())
             }
 
-            fn user((): &()) -> Option<&UserId> {
+            fn caller((): &()) -> Option<&Caller> {
                 None
             }
         }
@@ -137,17 +149,18 @@ impl Scheme for AccessToken {
 
     async fn authenticate(
         request: &http::Request<&[u8]>,
+        from: IpAddr,
         with: &Authenticators,
     ) -> Result<Caller, ApiError> {
         // A header of another scheme or an unreadable query holds no token: for the client that
         // is the same as none.
         let token = Self::extract_authentication(request)
             .map_err(|_| ApiError::missing_token("This endpoint needs an access token"))?;
-        with.clients.authenticate(&token).await
+        with.clients.authenticate(&token, from).await
     }
 
-    fn user(caller: &Caller) -> Option<&UserId> {
-        Some(&caller.user_id)
+    fn caller(caller: &Caller) -> Option<&Caller> {
+        Some(caller)
     }
 }
 
@@ -156,16 +169,17 @@ impl Scheme for AccessTokenOptional {
 
     async fn authenticate(
         request: &http::Request<&[u8]>,
+        from: IpAddr,
         with: &Authenticators,
     ) -> Result<Option<Caller>, ApiError> {
         match Self::extract_authentication(request) {
-            Ok(Some(token)) => with.clients.authenticate(&token).await.map(Some),
+            Ok(Some(token)) => with.clients.authenticate(&token, from).await.map(Some),
             _ => Ok(None),
         }
     }
 
-    fn user(caller: &Option<Caller>) -> Option<&UserId> {
-        caller.as_ref().map(|caller| &*caller.user_id)
+    fn caller(caller: &Option<Caller>) -> Option<&Caller> {
+        caller.as_ref()
     }
 }
 
@@ -174,12 +188,13 @@ impl Scheme for ServerSignatures {
 
     async fn authenticate(
         request: &http::Request<&[u8]>,
+        _: IpAddr,
         with: &Authenticators,
     ) -> Result<OwnedServerName, ApiError> {
         with.servers.authenticate(request).await
     }
 
-    fn user(_: &OwnedServerName) -> Option<&UserId> {
+    fn caller(_: &OwnedServerName) -> Option<&Caller> {
         None
     }
 

@@ -11,8 +11,8 @@ use ruma::api::{IncomingRequest, IncomingRequestExt as _, path_builder::PathBuil
 use serde::de::Error as _;
 
 use super::{
-    Api, BoxFuture, RawRequest, RequestMeta, Ruma, Scheme, auth::Authenticators, body, convert,
-    dispatch::Call,
+    Api, BoxFuture, Caller, RawRequest, RequestMeta, Ruma, Scheme, auth::Authenticators, body,
+    convert, dispatch::Call,
 };
 use crate::{
     error::ApiError,
@@ -30,6 +30,8 @@ pub struct RouteOptions {
     pub raw_body: bool,
     /// A key that the body must have: for types of ruma that panic without it.
     pub required_key: Option<&'static str>,
+    /// Guests may use it, too.
+    pub guests: bool,
 }
 
 impl RouteOptions {
@@ -45,7 +47,14 @@ impl RouteOptions {
     /// Options with this rate limit.
     #[must_use]
     pub const fn rate(rate: RateClass) -> Self {
-        Self { rate, max_body: None, raw_body: false, required_key: None }
+        Self { rate, max_body: None, raw_body: false, required_key: None, guests: false }
+    }
+
+    /// The same for an endpoint that guests may use, too (CS API, "Guest access").
+    #[must_use]
+    pub const fn for_guests(mut self) -> Self {
+        self.guests = true;
+        self
     }
 
     /// The same with a limit of its own for the body, in bytes.
@@ -240,14 +249,18 @@ where
     if options.rate.by_address() {
         shared.limits.check_ip(options.rate, &meta)?;
     }
-    let caller = R::Authentication::authenticate(&request, authenticators).await?;
+    let caller = R::Authentication::authenticate(&request, meta.peer.ip, authenticators).await?;
     if let Some(server) = R::Authentication::server(&caller) {
         shared.limits.check_server(options.rate, server).map_err(ApiError::limit_exceeded)?;
     }
-    match R::Authentication::user(&caller) {
+    let known = R::Authentication::caller(&caller);
+    if known.is_some_and(|caller| caller.guest) && !options.guests {
+        return Err(ApiError::guest_access_forbidden());
+    }
+    match known {
         _ if options.rate.by_address() => {}
-        Some(user) => {
-            shared.limits.check_user(options.rate, user).map_err(ApiError::limit_exceeded)?;
+        Some(Caller { user_id, .. }) => {
+            shared.limits.check_user(options.rate, user_id).map_err(ApiError::limit_exceeded)?;
         }
         None => shared.limits.check_ip(options.rate, &meta)?,
     }

@@ -25,7 +25,7 @@ pub enum EventFormat {
 }
 
 /// The fields of a stored PDU that clients and filters look at, borrowed from its JSON.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Fields<'a> {
     /// The type.
     #[serde(rename = "type", borrow)]
@@ -206,12 +206,18 @@ impl Reader {
         unsigned.membership = seen.membership.map(Membership::as_str);
         if let Some(replaced) = self.replaced(event)? {
             // What it said is told only to those who may see the earlier event itself.
-            if self.judge(&replaced)?.visible {
-                unsigned.prev_content = Some(Fields::of(&replaced)?.content.to_owned());
+            let seen = self.judge(&replaced)?;
+            if seen.visible {
+                let fields = Fields::of(&replaced)?;
+                let rest = self.rest_of_erased(&fields, seen)?;
+                unsigned.prev_content = Some(rest.unwrap_or_else(|| fields.content.to_owned()));
             }
             unsigned.replaces_state = Some(replaced.meta.event_id);
         }
-        render(event, fields, unsigned, self.room_id(), format)
+        let rest = self.rest_of_erased(fields, seen)?;
+        let content = rest.as_deref().unwrap_or(fields.content);
+        let fields = Fields { content, ..fields.clone() };
+        render(event, &fields, unsigned, self.room_id(), format)
     }
 
     /// An event as part of a room's state. It comes without those fields of `unsigned` that would

@@ -61,6 +61,8 @@ pub struct Reader {
     // States differ more often than the events in them that matter here.
     visibilities: HashMap<EventNum, HistoryVisibility>,
     memberships: HashMap<EventNum, Option<Membership>>,
+    /// Whether senders have been erased.
+    pub(super) erased: HashMap<String, bool>,
     /// Looked up when needed.
     last_join: Option<LastJoin>,
     /// Whom the user ignores; looked up when needed.
@@ -108,6 +110,7 @@ impl Reader {
             by_state: HashMap::new(),
             visibilities: HashMap::new(),
             memberships: HashMap::new(),
+            erased: HashMap::new(),
             last_join: None,
             ignored: None,
             parents: HashSet::new(),

@@ -20,6 +20,8 @@
 //! | [`keys::PROFILE_SPREAD`] | user | position of the change that has to go into the user's rooms |
 //! | [`keys::USER_WORD`] | word, user | nothing: the user's name or id has the word |
 //! | [`keys::PRESENCE`], [`keys::ONLINE`] | user | [`PresenceEntry`]; nothing: the user is not offline |
+//! | [`keys::DEPARTURE`], [`keys::ERASED`] | user | position of the deactivation |
+//! | [`keys::GUEST`] | user | nothing: the user is a guest |
 //! | [`keys::ACCOUNT_DATA`], [`keys::ACCOUNT_FEED`] | user, room, type; user, position | [`AccountDataEntry`] with body; which one changed |
 //! | [`keys::RECEIPT`], [`keys::RECEIPT_FEED`] | room, user, type, thread; room, position | position; [`ReceiptEntry`] |
 //! | [`keys::THREAD_SUBSCRIPTION`], [`keys::THREAD_SUBSCRIPTION_FEED`] | user, room, thread; user, position | [`ThreadSubscriptionEntry`]; which one changed |
@@ -43,8 +45,9 @@ pub mod rooms;
 pub mod servers;
 
 pub use accounts::{
-    AccountDataEntry, AccountFeedEntry, Device, PresenceEntry, ReceiptEntry, Subscription,
-    ThreadSubscriptionEntry, ThreadSubscriptionFeedEntry, TokenEntry, TransactionEntry, User,
+    AccountDataEntry, AccountFeedEntry, Device, LastSeen, PresenceEntry, ReceiptEntry,
+    Subscription, ThreadSubscriptionEntry, ThreadSubscriptionFeedEntry, TokenEntry, Tokens,
+    TransactionEntry, User,
 };
 pub use codec::Stored;
 pub use delayed::DelayedEntry;

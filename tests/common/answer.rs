@@ -15,6 +15,8 @@ pub(crate) struct Answer {
     pub(crate) headers: BTreeMap<String, String>,
     /// The body; `Null` where it is empty or not JSON.
     pub(crate) body: Value,
+    /// The body as it came.
+    pub(crate) page: String,
 }
 
 impl Answer {

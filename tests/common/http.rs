@@ -130,6 +130,7 @@ impl Client {
             status: response.status().as_u16(),
             headers: headers.collect(),
             body: serde_json::from_str(&text).unwrap_or_default(),
+            page: text,
         })
     }
 }

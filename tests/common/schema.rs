@@ -148,7 +148,9 @@ fn check_unknown(method: &str, path: &str, status: u16, body: &Value) {
     if status >= 400 {
         against_error(method, path, body);
     } else if method != "OPTIONS" && path.starts_with("/_matrix/") {
-        let unstable = path.contains("/unstable/");
+        // What the specification has in prose alone: web pages.
+        let page = path.contains("/fallback/web?");
+        let unstable = path.contains("/unstable/") || page;
         assert!(unstable, "{method} {path}: {status}, but the spec has no such operation");
     }
 }

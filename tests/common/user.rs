@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     answer::Answer,
     http::{Client, path},
-    server::deadline,
+    server::{PASSWORD, deadline},
 };
 
 static TRANSACTIONS: AtomicU64 = AtomicU64::new(1);
@@ -94,6 +94,21 @@ impl User {
         let token = text("access_token");
         let http = http.with_token(&token);
         Self { id: text("user_id"), device: text("device_id"), token, http }
+    }
+
+    /// What `m.login.password` wants to know, in a session of user-interactive authentication.
+    pub(crate) fn password_stage(&self, session: &Value) -> Value {
+        json!({ "type": "m.login.password", "password": PASSWORD, "session": session,
+            "identifier": { "type": "m.id.user", "user": self.id } })
+    }
+
+    /// A request that has to be confirmed with the password: asks, and confirms.
+    #[track_caller]
+    pub(crate) fn confirmed(&self, method: &str, path: &str, mut body: Value) -> Answer {
+        let asked = self.http.send(method, path, body.to_string().as_bytes());
+        assert_eq!(asked.status, 401, "{path}: {}", asked.body);
+        body["auth"] = self.password_stage(&asked["session"]);
+        self.http.send(method, path, body.to_string().as_bytes())
     }
 
     /// `POST /createRoom`.

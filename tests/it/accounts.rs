@@ -188,7 +188,6 @@ fn whoever_cannot_be_meant_is_refused_alike() {
         (json!({ "type": 1 }), "M_BAD_JSON"),
         (json!({ "type": "m.login.password" }), "M_BAD_JSON"),
         (json!({ "type": "m.login.password", "password": PASSWORD }), "M_MISSING_PARAM"),
-        (json!({ "type": "m.login.token", "token": "x" }), "M_UNKNOWN"),
         (json!({ "type": "org.example.unknown" }), "M_UNKNOWN"),
     ] {
         server.http.post(LOGIN, &body).refused(400, errcode);

@@ -17,9 +17,9 @@ fn capabilities_say_what_can_be_done() {
         assert_eq!(all["m.room_versions"]["available"][version.to_string()], "stable");
     }
     let enabled = |name: &str, by_default| all[name]["enabled"].as_bool().unwrap_or(by_default);
-    assert!(!enabled("m.change_password", true), "{all}");
+    assert!(enabled("m.change_password", true), "{all}");
     assert!(!enabled("m.3pid_changes", true), "{all}");
-    assert!(!enabled("m.get_login_token", false), "{all}");
+    assert!(enabled("m.get_login_token", false), "{all}");
     assert!(enabled("m.profile_fields", true), "{all}");
     assert!(enabled("m.set_displayname", true), "{all}");
     assert!(enabled("m.set_avatar_url", true), "{all}");

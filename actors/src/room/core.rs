@@ -23,6 +23,8 @@ use parlour_storage::{
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 
+use tokio::sync::Notify;
+
 use super::{messages::RoomError, unsettled::Unsettled};
 use crate::{env::Env, interner::Interner, metrics::Metrics, nodes::Nodes};
 
@@ -40,6 +42,8 @@ pub(crate) struct RoomDeps {
     pub(crate) key: Arc<SigningKey>,
     pub(crate) env: Env,
     pub(crate) metrics: Arc<dyn Metrics>,
+    /// Told when a room does not let guests in any more.
+    pub(crate) closed_to_guests: Arc<Notify>,
 }
 
 /// A forward extremity: an event that nothing follows yet.
@@ -63,6 +67,7 @@ pub(crate) struct InFlight {
     pub(crate) state_key: Option<(String, String)>,
     /// What it changes about relations.
     pub(crate) relations: Vec<Bytes>,
+    pub(crate) closes_to_guests: bool,
 }
 
 /// Nodes of commits that are not durable yet, in front of the stored ones.
@@ -292,6 +297,9 @@ impl RoomCore {
             commit.nodes.into_iter().for_each(|id| self.nodes.unpin(id));
             if let Some((event_type, state_key)) = commit.state_key {
                 self.deps.interner.stored_state_key(&event_type, &state_key);
+            }
+            if commit.closes_to_guests {
+                self.deps.closed_to_guests.notify_one();
             }
         }
     }

@@ -97,6 +97,9 @@ pub enum RoomError {
     /// The event may not relate to what it relates to.
     #[error(transparent)]
     Relation(#[from] RelationError),
+    /// The room lets no guests in.
+    #[error("the room does not let guests in")]
+    NoGuests,
     /// The event does not have the format that the room version wants, or is too large.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -150,6 +153,8 @@ pub(crate) enum Input {
     Local(Box<LocalEvent>),
     /// Send a local user's member event, if the target's membership is one of these.
     Member(Box<LocalEvent>, &'static [Membership]),
+    /// Send a guest's join.
+    Guest(Box<LocalEvent>),
     /// Say a local user's new name and avatar, if the user is in the room.
     Profile(Box<ProfileUpdate>),
     /// The first events of a new room; all of them or none.

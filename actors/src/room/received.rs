@@ -31,7 +31,7 @@ impl RoomCore {
     /// event that continues the room's history where the core stands.
     pub(crate) fn must_resolve(&self, input: &Input) -> bool {
         match input {
-            Input::Local(_) | Input::Member(..) | Input::Profile(_) => {
+            Input::Local(_) | Input::Member(..) | Input::Guest(_) | Input::Profile(_) => {
                 self.tips.len() > MAX_PREV_EVENTS
             }
             Input::Birth(_) => false,

@@ -18,6 +18,7 @@ use ruma::OwnedEventId;
 use super::{
     change::{EventChange, MemberChange, Redacted, Stage},
     core::{InFlight, RoomCore, Tip},
+    guests::lets_guests_in,
     messages::{RoomError, Transaction},
     source::CoreEvents,
 };
@@ -63,6 +64,7 @@ struct Outcome {
     joined: u64,
     invited: u64,
     servers: Vec<(String, u64)>,
+    closes_to_guests: bool,
 }
 
 impl RoomCore {
@@ -226,12 +228,15 @@ impl RoomCore {
             joined: self.joined,
             invited: self.invited,
             servers: Vec::new(),
+            closes_to_guests: false,
         };
         if state == self.state {
             return Ok(outcome);
         }
         for (key, old, new) in self.nodes.diff(self.state, state)? {
             if !key.is_member() {
+                outcome.closes_to_guests |=
+                    self.is_open_to_guests(old)? && !self.is_open_to_guests(new)?;
                 continue;
             }
             let old = old.map(|num| self.member(num)).transpose()?;
@@ -254,6 +259,13 @@ impl RoomCore {
             outcome.members.push(MemberChange { user: user.clone(), is_local, entry });
         }
         Ok(outcome)
+    }
+
+    fn is_open_to_guests(&mut self, num: Option<EventNum>) -> Result<bool, RoomError> {
+        Ok(match num {
+            Some(num) => lets_guests_in(&*self.event(num)?),
+            None => false,
+        })
     }
 
     fn count_server(
@@ -348,6 +360,7 @@ impl RoomCore {
             self.create = num;
         }
         let is_in_history = outcome.is_some();
+        let closes_to_guests = outcome.as_ref().is_some_and(|outcome| outcome.closes_to_guests);
         let (members, servers) = outcome.map(|outcome| self.adopt(outcome)).unwrap_or_default();
         self.events.put(num, pdu.clone());
         let seq = self.next_seq;
@@ -385,6 +398,7 @@ impl RoomCore {
             nodes,
             state_key: pdu.state_key().map(|key| (pdu.event_type().to_owned(), key.to_owned())),
             relations,
+            closes_to_guests,
         });
         Step { seq, event_id: pdu.event_id().clone(), change, broken: self.broken.clone() }
     }

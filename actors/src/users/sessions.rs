@@ -1,38 +1,48 @@
-//! Accounts, devices and access tokens.
+//! Logins: which device has which tokens.
+//!
+//! A refresh makes new tokens beside the old ones, since the client may never get the answer. When
+//! one of the new ones is used, they take the place of the old ones.
+
+use std::net::IpAddr;
 
 use parlour_storage::{
-    Direction, Op, StorageError,
-    schema::{Device, Stored, TokenEntry, User, keys, keys::KeyReader},
+    Op, StorageError, Store,
+    schema::{Device, LastSeen, Stored, TokenEntry, Tokens, keys},
 };
 use sha2::{Digest, Sha256};
 
-use super::{Decision, UserError, Users, accounts::put_account};
+use super::{
+    Decision, UserError, Users,
+    devices::{make_room, remove},
+};
 use crate::commit::{Announcement, Ops};
 
-/// Length of an access token after its prefix: more than 190 bits.
+/// Length of a token after its prefix: more than 190 bits.
 const TOKEN_LEN: usize = 32;
 
 /// Length of a device id that the server chooses.
 const DEVICE_ID_LEN: usize = 10;
 
-/// Why an account was not created.
-#[derive(Debug, thiserror::Error)]
-pub enum RegisterError {
-    /// There is or was such a user.
-    #[error("the user name is taken")]
-    Taken,
-    /// See there.
-    #[error(transparent)]
-    User(#[from] UserError),
-}
-
 /// A login that is to be made.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct NewDevice {
     /// The device id, if the client has one.
     pub device_id: Option<String>,
     /// Name for people; only for a new device.
     pub display_name: Option<String>,
+    /// Where the client is.
+    pub ip: IpAddr,
+    /// What tokens it is to get.
+    pub kind: TokenKind,
+}
+
+/// What tokens a login is to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenKind {
+    /// Whether there is to be a refresh token, too.
+    pub refreshable: bool,
+    /// How long the access token is good, in milliseconds; for ever without.
+    pub expires_in_ms: Option<u64>,
 }
 
 /// A login.
@@ -40,8 +50,48 @@ pub struct NewDevice {
 pub struct Session {
     /// The device.
     pub device_id: String,
-    /// The access token. Only its hash is stored.
+    /// The access token. Only its hash is stored, as that of the refresh token.
     pub access_token: String,
+    /// The refresh token.
+    pub refresh_token: Option<String>,
+    /// How long the access token is good, in milliseconds; for ever without.
+    pub expires_in_ms: Option<u64>,
+}
+
+/// Who comes with an access token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The device.
+    pub device: String,
+    /// What the token is worth.
+    pub standing: Standing,
+}
+
+/// What an access token is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is good.
+    Good,
+    /// It is good, and used for the first time: [`Users::confirm`] ends its predecessors.
+    Unconfirmed,
+    /// It was good once, and the session is there still.
+    Ended,
+}
+
+/// Why there are no new tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// Nobody has this refresh token.
+    #[error("this refresh token is not known here")]
+    Unknown,
+    /// The refresh token was used before, and what it gave as well.
+    #[error("this refresh token has been used")]
+    Used,
+    /// See there.
+    #[error(transparent)]
+    User(#[from] UserError),
 }
 
 fn hash(token: &str) -> [u8; 32] {
@@ -49,55 +99,21 @@ fn hash(token: &str) -> [u8; 32] {
 }
 
 impl Users {
-    /// Whose a token is.
+    /// Whose an access token is.
     ///
     /// # Errors
     ///
     /// If storage cannot be read.
-    pub fn authenticate(&self, token: &str) -> Result<Option<TokenEntry>, StorageError> {
-        self.store.typed(&keys::token(&hash(token)))
-    }
-
-    /// An account.
-    ///
-    /// # Errors
-    ///
-    /// If storage cannot be read.
-    pub fn account(&self, user: &str) -> Result<Option<User>, StorageError> {
-        self.store.typed(&keys::user(user))
-    }
-
-    /// A device of a user.
-    ///
-    /// # Errors
-    ///
-    /// If storage cannot be read.
-    pub fn device(&self, user: &str, device: &str) -> Result<Option<Device>, StorageError> {
-        self.store.typed(&keys::device(user, device))
-    }
-
-    /// Creates an account and, if asked for, a first device with a token.
-    ///
-    /// # Errors
-    ///
-    /// [`RegisterError`]
-    pub async fn register(
-        &self,
-        user: &str,
-        account: User,
-        device: Option<NewDevice>,
-    ) -> Result<Option<Session>, RegisterError> {
-        let (users, name) = (self.clone(), user.to_owned());
-        let decide = move |store: &parlour_storage::Store| {
-            if store.get(&keys::user(&name)).map_err(UserError::from)?.is_some() {
-                return Err(RegisterError::Taken);
-            }
-            let mut ops = Vec::new();
-            put_account(&name, None, &account, &mut ops);
-            let session = device.map(|device| users.new_session(&name, None, device, &mut ops));
-            Ok(Decision::Write(quiet(ops), session))
+    pub fn authenticate(&self, token: &str) -> Result<Option<Login>, StorageError> {
+        let hash = hash(token);
+        let Some(entry) = self.store.typed::<TokenEntry>(&keys::token(&hash))? else {
+            return Ok(None);
         };
-        self.change(user, decide).await
+        let device = self.device(&entry.user, &entry.device)?;
+        let now = self.env.clock.now_ms();
+        let standing = device.and_then(|device| standing(&device, &hash, now));
+        let TokenEntry { user, device } = entry;
+        Ok(standing.map(|standing| Login { user, device, standing }))
     }
 
     /// Makes a login: a new device, or new tokens for one that is there (its old ones end).
@@ -107,40 +123,127 @@ impl Users {
     /// [`UserError`]
     pub async fn login(&self, user: &str, device: NewDevice) -> Result<Session, UserError> {
         let (users, name) = (self.clone(), user.to_owned());
-        let decide = move |store: &parlour_storage::Store| {
-            let known = match &device.device_id {
-                Some(id) => store.typed::<Device>(&keys::device(&name, id))?,
-                None => None,
-            };
+        let decide = move |store: &Store| {
             let mut ops = Vec::new();
-            let session = users.new_session(&name, known, device, &mut ops);
+            let session = users.new_session(store, &name, device, &mut ops)?;
             Ok(Decision::Write(quiet(ops), session))
         };
         self.change(user, decide).await
     }
 
-    fn new_session(
+    pub(super) fn new_session(
         &self,
+        store: &Store,
         user: &str,
-        known: Option<Device>,
         new: NewDevice,
         ops: &mut Vec<Op>,
-    ) -> Session {
-        let device_id = new.device_id.unwrap_or_else(|| self.env.random_string(DEVICE_ID_LEN));
-        let access_token = format!("par_{}", self.env.random_string(TOKEN_LEN));
-        let token = hash(&access_token);
-        let mut device = known.unwrap_or_else(|| Device {
-            display_name: new.display_name,
-            tokens: Vec::new(),
-            created_ts: self.env.clock.now_ms(),
-        });
-        for old in std::mem::replace(&mut device.tokens, vec![token]) {
-            ops.push(Op::Delete { key: keys::token(&old) });
-        }
-        let entry = TokenEntry { user: user.to_owned(), device: device_id.clone() };
-        ops.push(Op::Put { key: keys::token(&token), value: entry.encode() });
-        ops.push(Op::Put { key: keys::device(user, &device_id), value: device.encode() });
-        Session { device_id, access_token }
+    ) -> Result<Session, StorageError> {
+        let id = new.device_id.unwrap_or_else(|| self.env.random_string(DEVICE_ID_LEN));
+        let now = self.env.clock.now_ms();
+        let known = store.typed::<Device>(&keys::device(user, &id))?;
+        let mut device = match known {
+            Some(device) => device,
+            None => {
+                make_room(store, user, ops)?;
+                Device { display_name: new.display_name, created_ts: now, ..Device::default() }
+            }
+        };
+        ops.extend(device.token_hashes().map(|old| Op::Delete { key: keys::token(&old) }));
+        let (tokens, session) = self.new_tokens(user, id, new.kind, ops);
+        device.last_seen = LastSeen { ts: now, ip: new.ip.to_string() };
+        (device.current, device.next, device.spent) = (Some(tokens), None, None);
+        let key = keys::device(user, &session.device_id);
+        ops.push(Op::Put { key, value: device.encode() });
+        Ok(session)
+    }
+
+    fn new_tokens(
+        &self,
+        user: &str,
+        device_id: String,
+        kind: TokenKind,
+        ops: &mut Vec<Op>,
+    ) -> (Tokens, Session) {
+        let token = |prefix: &str| format!("{prefix}_{}", self.env.random_string(TOKEN_LEN));
+        let access_token = token("par");
+        let refresh_token = kind.refreshable.then(|| token("parr"));
+        let now = self.env.clock.now_ms();
+        let tokens = Tokens {
+            access: hash(&access_token),
+            expires_ts: kind.expires_in_ms.map(|millis| now.saturating_add(millis)),
+            refresh: refresh_token.as_deref().map(hash),
+        };
+        let entry = TokenEntry { user: user.to_owned(), device: device_id.clone() }.encode();
+        ops.extend(
+            tokens.hashes().map(|hash| Op::Put { key: keys::token(&hash), value: entry.clone() }),
+        );
+        let expires_in_ms = kind.expires_in_ms;
+        (tokens, Session { device_id, access_token, refresh_token, expires_in_ms })
+    }
+
+    /// A token that a refresh has made is used for the first time: it and its like take the place
+    /// of those before.
+    ///
+    /// # Errors
+    ///
+    /// [`UserError`]
+    pub async fn confirm(&self, login: &Login, token: &str) -> Result<(), UserError> {
+        let (user, device_id, hash) = (login.user.clone(), login.device.clone(), hash(token));
+        let decide = move |store: &Store| {
+            let key = keys::device(&user, &device_id);
+            let Some(mut device) = store.typed::<Device>(&key)? else {
+                return Ok(Decision::Keep(()));
+            };
+            if device.next.as_ref().is_none_or(|next| next.access != hash) {
+                return Ok(Decision::Keep(()));
+            }
+            let mut ops = Vec::new();
+            promote(&mut device, &mut ops);
+            ops.push(Op::Put { key, value: device.encode() });
+            Ok::<_, UserError>(Decision::Write(quiet(ops), ()))
+        };
+        self.change(&login.user, decide).await
+    }
+
+    /// New tokens for a refresh token, which stays good until one of them is used. `lifetime_ms`
+    /// is that of the access token.
+    ///
+    /// # Errors
+    ///
+    /// [`RefreshError`]
+    pub async fn refresh(
+        &self,
+        token: &str,
+        lifetime_ms: Option<u64>,
+    ) -> Result<Session, RefreshError> {
+        let hash = hash(token);
+        let entry = self.store.typed::<TokenEntry>(&keys::token(&hash)).map_err(UserError::from)?;
+        let TokenEntry { user, device: id } = entry.ok_or(RefreshError::Unknown)?;
+        let (users, name) = (self.clone(), user.clone());
+        let decide = move |store: &Store| {
+            let key = keys::device(&name, &id);
+            let device = store.typed::<Device>(&key).map_err(UserError::from)?;
+            let mut device = device.ok_or(RefreshError::Unknown)?;
+            let refreshes = |tokens: &Option<Tokens>| {
+                tokens.as_ref().is_some_and(|tokens| tokens.refresh == Some(hash))
+            };
+            let mut ops = Vec::new();
+            if refreshes(&device.next) {
+                promote(&mut device, &mut ops);
+            } else if refreshes(&device.spent) {
+                return Err(RefreshError::Used);
+            } else if !refreshes(&device.current) {
+                return Err(RefreshError::Unknown);
+            }
+            // The answer to an earlier attempt, which nobody has used.
+            end(device.next.take(), &mut ops);
+            let kind = TokenKind { refreshable: true, expires_in_ms: lifetime_ms };
+            let (tokens, session) = users.new_tokens(&name, id, kind, &mut ops);
+            device.next = Some(tokens);
+            ops.push(Op::Put { key, value: device.encode() });
+            Ok(Decision::Write(quiet(ops), session))
+        };
+        self.change(&user, decide).await
     }
 
     /// Ends a login: the device and its tokens are deleted.
@@ -149,16 +252,7 @@ impl Users {
     ///
     /// [`UserError`]
     pub async fn logout(&self, user: &str, device: &str) -> Result<(), UserError> {
-        let (name, id) = (user.to_owned(), device.to_owned());
-        let decide = move |store: &parlour_storage::Store| {
-            let key = keys::device(&name, &id);
-            let Some(device) = store.typed::<Device>(&key)? else { return Ok(Decision::Keep(())) };
-            let mut ops = vec![Op::Delete { key }];
-            ops.extend(device.tokens.iter().map(|token| Op::Delete { key: keys::token(token) }));
-            Ok(Decision::Write(told(&name, ops), ()))
-        };
-        self.change::<_, UserError, _>(user, decide).await?;
-        self.forget_local_notifications(user, &[device.to_owned()]).await
+        self.delete_devices(user, vec![device.to_owned()]).await
     }
 
     /// Ends all logins of a user.
@@ -167,72 +261,68 @@ impl Users {
     ///
     /// [`UserError`]
     pub async fn logout_all(&self, user: &str) -> Result<(), UserError> {
-        let (name, devices) = (user.to_owned(), self.device_ids(user)?);
-        let decide = move |store: &parlour_storage::Store| {
-            let mut ops = Vec::new();
-            let devices =
-                store.scan_prefix(&keys::devices_of(&name), Direction::Forward, usize::MAX)?;
-            for (key, entry) in devices {
-                let device = Device::decode(&key, &entry.value)?;
-                ops.push(Op::Delete { key });
-                ops.extend(
-                    device.tokens.iter().map(|token| Op::Delete { key: keys::token(token) }),
-                );
-            }
-            Ok(Decision::Write(told(&name, ops), ()))
-        };
-        self.change::<_, UserError, _>(user, decide).await?;
-        self.forget_local_notifications(user, &devices).await
-    }
-
-    /// The ids of a user's devices.
-    ///
-    /// # Errors
-    ///
-    /// If storage cannot be read.
-    pub fn device_ids(&self, user: &str) -> Result<Vec<String>, StorageError> {
-        let prefix = keys::devices_of(user);
-        let devices = self.store.scan_prefix(&prefix, Direction::Forward, usize::MAX)?;
-        let id = |key: &[u8]| {
-            let mut reader = KeyReader::new(key);
-            reader.text().and_then(|_user| reader.text())
-        };
-        Ok(devices.iter().filter_map(|(key, _)| id(key)).collect())
-    }
-
-    /// Changes an account by a function of what it is now; `None` if there is no such account.
-    ///
-    /// # Errors
-    ///
-    /// [`UserError`]
-    pub async fn update_account(
-        &self,
-        user: &str,
-        update: impl FnOnce(&mut User) + Send + 'static,
-    ) -> Result<Option<User>, UserError> {
         let name = user.to_owned();
-        let decide = move |store: &parlour_storage::Store| {
-            let old = store.typed::<User>(&keys::user(&name))?;
-            let Some(old) = old else { return Ok(Decision::Keep(None)) };
-            let mut new = old.clone();
-            update(&mut new);
-            if new == old {
-                return Ok(Decision::Keep(Some(new)));
-            }
+        let decide = move |store: &Store| {
             let mut ops = Vec::new();
-            put_account(&name, Some(&old), &new, &mut ops);
-            Ok(Decision::Write(told(&name, ops), Some(new)))
+            let removed = remove_all(store, &name, None, &mut ops)?;
+            Ok::<_, UserError>(Decision::Write(told(&name, ops), removed))
         };
-        self.change(user, decide).await
+        let removed = self.change(user, decide).await?;
+        self.forget_local_notifications(user, &removed).await
     }
 }
 
+/// Removes all devices of a user, perhaps but one; says which.
+pub(super) fn remove_all(
+    store: &Store,
+    user: &str,
+    keep: Option<&str>,
+    ops: &mut Vec<Op>,
+) -> Result<Vec<String>, StorageError> {
+    let mut removed = Vec::new();
+    for (id, device) in super::devices::all(store, user)? {
+        if keep != Some(id.as_str()) {
+            remove(user, &id, &device, ops);
+            removed.push(id);
+        }
+    }
+    Ok(removed)
+}
+
+/// What an access token is worth to a device; nothing if it is none of the device's.
+fn standing(device: &Device, hash: &[u8; 32], now: u64) -> Option<Standing> {
+    let is = |tokens: &Tokens| tokens.access == *hash;
+    let worth = |tokens: &Tokens, fresh: Standing| match tokens.expires_ts {
+        Some(end) if end <= now => Standing::Ended,
+        _ => fresh,
+    };
+    if let Some(tokens) = device.current.as_ref().filter(|tokens| is(tokens)) {
+        return Some(worth(tokens, Standing::Good));
+    }
+    if let Some(tokens) = device.next.as_ref().filter(|tokens| is(tokens)) {
+        return Some(worth(tokens, Standing::Unconfirmed));
+    }
+    device.spent.as_ref().filter(|tokens| is(tokens)).map(|_| Standing::Ended)
+}
+
+/// Makes the new tokens the current ones. Of those before, one generation is remembered.
+fn promote(device: &mut Device, ops: &mut Vec<Op>) {
+    end(device.spent.take(), ops);
+    device.spent = device.current.take();
+    device.current = device.next.take();
+}
+
+fn end(tokens: Option<Tokens>, ops: &mut Vec<Op>) {
+    let hashes = tokens.iter().flat_map(Tokens::hashes);
+    ops.extend(hashes.map(|hash| Op::Delete { key: keys::token(&hash) }));
+}
+
 /// A change that no waiting client needs to know of.
-fn quiet(ops: Vec<Op>) -> Box<Ops> {
+pub(super) fn quiet(ops: Vec<Op>) -> Box<Ops> {
     Box::new(Ops { ops, announcement: Announcement::Nothing })
 }
 
 /// A change that the user's own clients are told of.
-fn told(user: &str, ops: Vec<Op>) -> Box<Ops> {
+pub(super) fn told(user: &str, ops: Vec<Op>) -> Box<Ops> {
     Box::new(Ops { ops, announcement: Announcement::User { user: user.to_owned() } })
 }

@@ -69,11 +69,18 @@ impl Members {
         }
         let is_join = MemberContent::new(&content).membership() == Some(Membership::Join);
         let event = local::state_event(sender, "m.room.member", target.as_str(), content);
+        if is_join && self.is_guest(target)? {
+            return Ok(self.rooms.join_as_guest(room_id, event).await?);
+        }
         let sent = self.rooms.change_membership(room_id, event, from).await?;
         if is_join {
             after_join(&self.view, &self.users, target, room_id).await;
         }
         Ok(sent)
+    }
+
+    fn is_guest(&self, user: &UserId) -> Result<bool, ApiError> {
+        Ok(self.users.account(user.as_str())?.is_some_and(|account| account.guest))
     }
 
     async fn authorising_user(

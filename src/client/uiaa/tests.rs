@@ -1,36 +1,62 @@
 use std::sync::Arc;
 
 use parlour_actors::env::{Clock, ManualClock, SystemEntropy};
-use ruma::api::client::uiaa::{Dummy, FallbackAcknowledgement, RegistrationToken};
-use serde_json::Value;
+use ruma::{UserId, api::client::uiaa::AuthType, user_id};
+use serde_json::{Map, Value};
 
-use super::*;
+use super::{
+    desk::{Desk, Round},
+    sessions::{Fingerprint, LIFETIME, MAX_SESSIONS},
+    *,
+};
 
-fn uiaa() -> (Uiaa, Arc<ManualClock>) {
+fn desk() -> (Desk, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at(1_000_000));
     let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy: Arc::new(SystemEntropy) };
-    (Uiaa::new(env), clock)
+    (Desk::new(env), clock)
 }
 
-fn dummy(session: Option<&str>) -> AuthData {
-    let mut dummy = Dummy::new();
-    dummy.session = session.map(str::to_owned);
-    AuthData::Dummy(dummy)
+fn dummy(session: Option<&str>) -> Auth {
+    let stage = Some(AuthType::Dummy);
+    Auth { stage, session: session.map(str::to_owned), ..Auth::default() }
 }
 
-fn token(token: &str, session: Option<&str>) -> AuthData {
-    let mut data = RegistrationToken::new(token.to_owned());
-    data.session = session.map(str::to_owned);
-    AuthData::RegistrationToken(data)
+fn token(token: &str, session: Option<&str>) -> Auth {
+    let stage = Some(AuthType::RegistrationToken);
+    let session = session.map(str::to_owned);
+    Auth { stage, session, token: Some(token.to_owned()), ..Auth::default() }
+}
+
+fn poll(session: &str) -> Auth {
+    Auth { session: Some(session.to_owned()), ..Auth::default() }
+}
+
+fn request(desk: &Desk, endpoint: &str, body: &str, owner: Option<&UserId>) -> Fingerprint {
+    let parameters = (!body.is_empty()).then(|| body.as_bytes().to_vec());
+    desk.fingerprint(&Asked { endpoint: endpoint.to_owned(), parameters }, owner)
+}
+
+async fn judge(
+    desk: &Desk,
+    flows: &[Vec<AuthType>],
+    request: Fingerprint,
+    auth: Option<Auth>,
+) -> Result<Passed, Value> {
+    let round = Round { flows, params: Map::new(), request, owner: None };
+    desk.judge(&round, auth.as_ref(), verify).await.map_err(body)
+}
+
+/// Closes the session of a request that has succeeded.
+fn finish(desk: &Desk, passed: Passed) {
+    passed.session.iter().for_each(|id| drop(desk.lock().by_id.remove(id)));
 }
 
 /// Accepts every dummy, and the token `good`.
-async fn verify(auth: &AuthData) -> Result<Result<(), Refusal>, ApiError> {
-    Ok(match auth {
-        AuthData::RegistrationToken(data) if data.token != "good" => {
-            Err(Refusal::forbidden("wrong token"))
-        }
-        _ => Ok(()),
+async fn verify(stage: &AuthType, auth: &Auth) -> Result<Result<Proof, Refusal>, ApiError> {
+    Ok(match auth.token.as_deref() {
+        None if *stage == AuthType::Dummy => Ok(Proof::Nothing),
+        Some("good") => Ok(Proof::RegistrationToken("good".to_owned())),
+        _ => Err(Refusal::forbidden("wrong token")),
     })
 }
 
@@ -47,11 +73,9 @@ fn both() -> Vec<Vec<AuthType>> {
 
 #[actix_web::test]
 async fn stages_are_done_in_order_and_a_done_one_is_not_tried_again() {
-    let (uiaa, _) = uiaa();
-    let request = uiaa.fingerprint("register", &[Some("alice")]);
-    let ask = async |auth: Option<AuthData>| {
-        uiaa.check(&both(), request, auth.as_ref(), verify).await.map_err(body)
-    };
+    let (desk, _) = desk();
+    let request = request(&desk, "register", "alice", None);
+    let ask = async |auth: Option<Auth>| judge(&desk, &both(), request, auth).await;
     let first = ask(None).await.unwrap_err();
     assert_eq!(first["completed"], Value::Null);
     assert_eq!(first["params"], serde_json::json!({}));
@@ -68,67 +92,68 @@ async fn stages_are_done_in_order_and_a_done_one_is_not_tried_again() {
     let again = ask(Some(token("bad", Some(id)))).await.unwrap_err();
     assert_eq!(again["completed"], half["completed"]);
     assert_eq!(again["errcode"], Value::Null);
-    let poll = AuthData::FallbackAcknowledgement(FallbackAcknowledgement::new(id.to_owned()));
-    assert_eq!(ask(Some(poll.clone())).await.unwrap_err()["completed"], half["completed"]);
-    let _passed = ask(Some(dummy(Some(id)))).await.unwrap();
+    assert_eq!(ask(Some(poll(id))).await.unwrap_err()["completed"], half["completed"]);
+    let passed = ask(Some(dummy(Some(id)))).await.unwrap();
+    let proofs: Vec<_> = passed.proofs().cloned().collect();
+    assert_eq!(proofs, [Proof::RegistrationToken("good".to_owned()), Proof::Nothing]);
     // The request itself failed and is sent again: everything is done still.
-    let passed = ask(Some(poll.clone())).await.unwrap();
-    uiaa.finish(passed);
-    let gone = ask(Some(poll)).await.unwrap_err();
+    finish(&desk, ask(Some(poll(id))).await.unwrap());
+    let gone = ask(Some(poll(id))).await.unwrap_err();
     assert_eq!(gone["errcode"], "M_UNKNOWN");
     assert_ne!(gone["session"], id);
 }
 
 #[actix_web::test]
 async fn one_request_may_do_the_only_stage_without_a_session() {
-    let (uiaa, _) = uiaa();
-    let request = uiaa.fingerprint("register", &[Some("alice")]);
+    let (desk, _) = desk();
+    let request = request(&desk, "register", "alice", None);
     let flows = [vec![AuthType::Dummy]];
-    let passed = uiaa.check(&flows, request, Some(&dummy(None)), verify).await;
-    uiaa.finish(passed.unwrap());
-    let other = uiaa.check(&flows, request, Some(&token("good", None)), verify).await;
-    assert_eq!(body(other.unwrap_err())["errcode"], "M_UNRECOGNIZED");
+    let _passed = judge(&desk, &flows, request, Some(dummy(None))).await.unwrap();
+    let other = judge(&desk, &flows, request, Some(token("good", None))).await;
+    assert_eq!(other.unwrap_err()["errcode"], "M_UNRECOGNIZED");
 }
 
 #[actix_web::test]
 async fn a_session_belongs_to_one_request() {
-    let (uiaa, _) = uiaa();
+    let (desk, _) = desk();
     let flows = [vec![AuthType::Dummy]];
-    let alice = uiaa.fingerprint("register", &[Some("alice"), None]);
+    let alice = user_id!("@alice:localhost");
+    let first = request(&desk, "register", "alice", Some(alice));
     for other in [
-        uiaa.fingerprint("register", &[Some("bob"), None]),
-        uiaa.fingerprint("register", &[None, Some("alice")]),
-        uiaa.fingerprint("register", &[Some("alice"), Some("")]),
-        uiaa.fingerprint("delete", &[Some("alice"), None]),
+        request(&desk, "register", "bob", Some(alice)),
+        request(&desk, "register", "", Some(alice)),
+        request(&desk, "delete", "alice", Some(alice)),
+        request(&desk, "register", "alice", None),
+        request(&desk, "register", "alice", Some(user_id!("@bob:localhost"))),
     ] {
-        assert_ne!(alice, other);
-        let opened = body(uiaa.check(&flows, alice, None, verify).await.unwrap_err());
+        assert_ne!(first, other);
+        let opened = judge(&desk, &flows, first, None).await.unwrap_err();
         let id = opened["session"].as_str().unwrap();
-        let refused = uiaa.check(&flows, other, Some(&dummy(Some(id))), verify).await;
-        assert_eq!(body(refused.unwrap_err())["errcode"], "M_FORBIDDEN");
-        let _passed = uiaa.check(&flows, alice, Some(&dummy(Some(id))), verify).await.unwrap();
+        let refused = judge(&desk, &flows, other, Some(dummy(Some(id)))).await;
+        assert_eq!(refused.unwrap_err()["errcode"], "M_FORBIDDEN");
+        let _passed = judge(&desk, &flows, first, Some(dummy(Some(id)))).await.unwrap();
     }
     // Who asked without parameters has not said yet what for.
-    let probe = uiaa.fingerprint("register", &[None, None]);
-    let opened = body(uiaa.check(&flows, probe, None, verify).await.unwrap_err());
+    let probe = request(&desk, "register", "", Some(alice));
+    let opened = judge(&desk, &flows, probe, None).await.unwrap_err();
     let id = opened["session"].as_str().unwrap();
-    let _passed = uiaa.check(&flows, alice, Some(&dummy(Some(id))), verify).await.unwrap();
+    let _passed = judge(&desk, &flows, first, Some(dummy(Some(id)))).await.unwrap();
 }
 
 #[actix_web::test]
 async fn sessions_expire_and_are_bounded() {
-    let (uiaa, clock) = uiaa();
+    let (desk, clock) = desk();
     let flows = [vec![AuthType::Dummy]];
-    let request = uiaa.fingerprint("register", &[Some("alice")]);
-    let opened = body(uiaa.check(&flows, request, None, verify).await.unwrap_err());
+    let request = request(&desk, "register", "alice", None);
+    let opened = judge(&desk, &flows, request, None).await.unwrap_err();
     let id = opened["session"].as_str().unwrap();
     clock.advance(LIFETIME);
-    let late = uiaa.check(&flows, request, Some(&dummy(Some(id))), verify).await;
-    assert_eq!(body(late.unwrap_err())["errcode"], "M_UNKNOWN");
+    let late = judge(&desk, &flows, request, Some(dummy(Some(id)))).await;
+    assert_eq!(late.unwrap_err()["errcode"], "M_UNKNOWN");
     for _ in 0..MAX_SESSIONS + 10 {
-        uiaa.open(request);
+        desk.open(&Round { flows: &flows, params: Map::new(), request, owner: None });
     }
-    let sessions = uiaa.lock();
+    let sessions = desk.lock();
     assert_eq!(sessions.by_id.len(), MAX_SESSIONS);
     assert_eq!(sessions.by_age.len(), MAX_SESSIONS);
 }

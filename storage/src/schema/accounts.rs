@@ -14,6 +14,8 @@ pub struct User {
     pub created_ts: u64,
     /// Whether the user may use the admin API.
     pub admin: bool,
+    /// Whether the user is a guest.
+    pub guest: bool,
     /// Whether the account is gone for good.
     pub deactivated: bool,
     /// Display name.
@@ -22,24 +24,69 @@ pub struct User {
     pub avatar_url: Option<String>,
     /// Further profile fields: name and JSON text.
     pub profile: Vec<(String, String)>,
+    /// Which documents were accepted at the registration: id and version.
+    pub accepted_terms: Vec<(String, String)>,
 }
 
 impl Stored for User {}
 
 /// A device of a user: one login.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Name for people.
     pub display_name: Option<String>,
-    /// Hashes of the access tokens that are valid for it.
-    pub tokens: Vec<[u8; 32]>,
     /// Creation, milliseconds since the epoch.
     pub created_ts: u64,
+    /// When and from where it was last heard of; some minutes behind the truth.
+    pub last_seen: LastSeen,
+    /// The tokens that it uses.
+    pub current: Option<Tokens>,
+    /// What a refresh has made and nobody has used yet. When one of them is used, they become the
+    /// current ones.
+    pub next: Option<Tokens>,
+    /// What was current before the last refresh. They are good for nothing any more, but whoever
+    /// comes with them still has a session.
+    pub spent: Option<Tokens>,
 }
 
 impl Stored for Device {}
 
-/// Whose an access token is.
+impl Device {
+    /// The hashes of all tokens under which the device can be found.
+    pub fn token_hashes(&self) -> impl Iterator<Item = [u8; 32]> {
+        let all = [&self.current, &self.next, &self.spent];
+        all.into_iter().flatten().flat_map(Tokens::hashes)
+    }
+}
+
+/// When and from where a device was last heard of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastSeen {
+    /// Milliseconds since the epoch.
+    pub ts: u64,
+    /// The address, as text.
+    pub ip: String,
+}
+
+/// An access token and, if the client can use one, a refresh token: hashed, both of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// The access token.
+    pub access: [u8; 32],
+    /// When it ends, milliseconds since the epoch.
+    pub expires_ts: Option<u64>,
+    /// The refresh token.
+    pub refresh: Option<[u8; 32]>,
+}
+
+impl Tokens {
+    /// Both hashes.
+    pub fn hashes(&self) -> impl Iterator<Item = [u8; 32]> {
+        std::iter::once(self.access).chain(self.refresh)
+    }
+}
+
+/// Whose an access token or a refresh token is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenEntry {
     /// The user.

@@ -47,9 +47,15 @@ keyspaces! {
     PRESENCE = b'e';
     /// Users who are not offline.
     ONLINE = b'c';
+    /// Users who are deactivated and still in rooms.
+    DEPARTURE = b'y';
+    /// Users who are guests.
+    GUEST = b'j';
+    /// Users whose events are hidden from who was not there.
+    ERASED = b'Y';
     /// Devices.
     DEVICE = b'V';
-    /// Access tokens, hashed.
+    /// Access tokens and refresh tokens, hashed.
     TOKEN = b't';
     /// Account data, global (room 0) and per room.
     ACCOUNT_DATA = b'A';
@@ -327,6 +333,24 @@ pub fn presence(user: &str) -> Bytes {
 #[must_use]
 pub fn online(user: &str) -> Bytes {
     KeyBuilder::new(ONLINE).text(user).build()
+}
+
+/// [`DEPARTURE`]
+#[must_use]
+pub fn departure(user: &str) -> Bytes {
+    KeyBuilder::new(DEPARTURE).text(user).build()
+}
+
+/// [`GUEST`]
+#[must_use]
+pub fn guest(user: &str) -> Bytes {
+    KeyBuilder::new(GUEST).text(user).build()
+}
+
+/// [`ERASED`]
+#[must_use]
+pub fn erased(user: &str) -> Bytes {
+    KeyBuilder::new(ERASED).text(user).build()
 }
 
 /// [`DEVICE`]

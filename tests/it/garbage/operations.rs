@@ -54,6 +54,8 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
     let delayed_one = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}";
     let delayed_act =
         "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}/{action}";
+    let page = "/_matrix/client/v3/auth/{auth_type}/fallback/web";
+    let old_page = "/_matrix/client/r0/auth/{auth_type}/fallback/web";
     vec![
         ("GET", summary, false, Value::Null),
         ("GET", mutual, true, Value::Null),
@@ -68,6 +70,10 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         ("PUT", SUBSCRIPTION, true, json!({ "automatic": "$event" })),
         ("DELETE", SUBSCRIPTION, true, Value::Null),
         ("GET", SUBSCRIPTIONS, true, Value::Null),
+        ("GET", page, false, Value::Null),
+        ("POST", page, false, json!({ "user": "x", "password": "y", "token": "z" })),
+        ("GET", old_page, false, Value::Null),
+        ("POST", old_page, false, Value::Null),
         ("GET", "/_synapse/admin/v1/register", false, Value::Null),
         ("POST", "/_synapse/admin/v1/register", false, register),
     ]

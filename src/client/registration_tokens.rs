@@ -1,0 +1,52 @@
+//! Registration tokens: who has one may make an account.
+
+use parlour_storage::StorageError;
+use sha2::{Digest, Sha256};
+
+use crate::config::RegistrationMode;
+
+/// All tokens that there are.
+pub struct RegistrationTokens {
+    /// The hashes of those in the configuration, which can be used for ever.
+    configured: Vec<[u8; 32]>,
+}
+
+impl std::fmt::Debug for RegistrationTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistrationTokens").finish_non_exhaustive()
+    }
+}
+
+impl RegistrationTokens {
+    /// The tokens of the configuration.
+    #[must_use]
+    pub fn new(mode: &RegistrationMode) -> Self {
+        let configured = match mode {
+            RegistrationMode::Token(tokens) => tokens.iter().map(|token| hash(token)).collect(),
+            _ => Vec::new(),
+        };
+        Self { configured }
+    }
+
+    /// Whether a token would let somebody in at this moment.
+    ///
+    /// # Errors
+    /// If storage cannot be read.
+    pub fn is_valid(&self, token: &str) -> Result<bool, StorageError> {
+        // Hashes are compared, so that the time does not tell how much of a token was right.
+        let wanted = hash(token);
+        Ok(self.configured.contains(&wanted))
+    }
+
+    /// Uses a token for an account that is about to be made; says whether it was still valid.
+    ///
+    /// # Errors
+    /// If storage cannot be read or written.
+    pub async fn spend(&self, token: &str) -> Result<bool, StorageError> {
+        self.is_valid(token)
+    }
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}

@@ -1,0 +1,79 @@
+//! Requests of ruma's with answers of our own, for where ruma's answer is not quite what the
+//! specification wants.
+
+use std::{fmt, marker::PhantomData, ops::Deref};
+
+use bytes::BufMut;
+use ruma::api::{
+    IncomingRequest, Metadata, OutgoingBody, OutgoingResponse,
+    error::{DeserializationError, IntoHttpError},
+};
+use serde::Serialize;
+
+/// ruma's request `R`, answered with an `A`. Derefs to the request.
+pub struct Answering<R, A> {
+    /// The request.
+    pub request: R,
+    answer: PhantomData<fn() -> A>,
+}
+
+impl<R: fmt::Debug, A> fmt::Debug for Answering<R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request.fmt(f)
+    }
+}
+
+impl<R, A> Deref for Answering<R, A> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.request
+    }
+}
+
+impl<R: Metadata, A> Metadata for Answering<R, A> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest, A: Serialize> IncomingRequest for Answering<R, A> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = Json<A>;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let request = R::try_from_http_request_inner(request, path_args)?;
+        Ok(Self { request, answer: PhantomData })
+    }
+}
+
+/// An answer of status 200 with this body.
+#[derive(Debug, Clone, Copy)]
+pub struct Json<A>(pub A);
+
+impl<A: Serialize> OutgoingResponse for Json<A> {
+    type Body = Self;
+
+    fn try_into_http_response_inner(self) -> Result<http::Response<Self>, IntoHttpError> {
+        Ok(http::Response::new(self))
+    }
+}
+
+impl<A: Serialize> OutgoingBody for Json<A> {
+    type Error = serde_json::Error;
+
+    fn content_type(&self) -> Option<http::HeaderValue> {
+        Some(http::HeaderValue::from_static("application/json"))
+    }
+
+    fn try_into_buf<T: Default + BufMut + AsRef<[u8]>>(self) -> Result<T, serde_json::Error> {
+        let mut buffer = T::default().writer();
+        serde_json::to_writer(&mut buffer, &self.0)?;
+        Ok(buffer.into_inner())
+    }
+}
