@@ -110,9 +110,13 @@ fn a_profile_is_checked_and_bounded() {
     bob.http.put(&name_at, &name).refused(403, "M_FORBIDDEN");
     bob.http.send("DELETE", &name_at, b"").refused(403, "M_FORBIDDEN");
     server.http.put(&name_at, &name).refused(401, "M_MISSING_TOKEN");
-    for stranger in ["@nobody:localhost", "@somebody:elsewhere.example"] {
-        server.http.get(&profile(stranger)).refused(404, "M_NOT_FOUND");
-        server.http.get(&field(stranger, "displayname")).refused(404, "M_NOT_FOUND");
+    // The second is of a server that isn't spoken to.
+    for (stranger, status, errcode) in [
+        ("@nobody:localhost", 404, "M_NOT_FOUND"),
+        ("@somebody:elsewhere.example", 403, "M_FORBIDDEN"),
+    ] {
+        server.http.get(&profile(stranger)).refused(status, errcode);
+        server.http.get(&field(stranger, "displayname")).refused(status, errcode);
     }
     server.http.get(&profile("nonsense")).refused(400, "M_INVALID_PARAM");
 }
