@@ -241,10 +241,11 @@ test("push rules, tags and account data reach the other device", async () => {
     const tablet = await bob.elsewhere();
     people.push(tablet);
     await bob.sdk.addPushRule("global", "content", "word", { actions: ["notify", { set_tweak: "highlight" }], pattern: "parlour" });
-    await bob.sdk.setPushRuleEnabled("global", "underride", ".m.rule.message", false);
-    const rule = () => tablet.sdk.pushProcessor.getPushRuleById("word");
-    await until("the tablet has the rule", () => rule()?.pattern === "parlour");
-    assert.equal(tablet.sdk.pushProcessor.getPushRuleById(".m.rule.message").enabled, false);
+    const usual = [".m.rule.message", ".m.rule.room_one_to_one"];
+    for (const id of usual) await bob.sdk.setPushRuleEnabled("global", "underride", id, false);
+    const rule = (id = "word", person = tablet) => person.sdk.pushProcessor.getPushRuleById(id);
+    const areOff = (person) => usual.every((id) => !rule(id, person).enabled);
+    await until("both have the rules", () => rule()?.pattern === "parlour" && areOff(tablet) && areOff(bob));
     // The SDK adds rules that it knows and rewrites conditions of others.
     for (const rules of Object.values((await bob.ask("v3/pushrules/")).global)) {
         for (const { rule_id: id, enabled, actions } of rules) {
