@@ -32,6 +32,7 @@ pub mod redact;
 pub mod register;
 pub mod relations;
 pub mod room_summary;
+pub mod search;
 pub mod send;
 pub mod sessions;
 pub mod spaces;

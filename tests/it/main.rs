@@ -29,6 +29,7 @@ mod rooms_find;
 mod rooms_pages;
 mod rooms_read;
 mod rooms_write;
+mod search;
 mod sync;
 mod sync_counts;
 mod sync_filters;
