@@ -49,6 +49,7 @@ use crate::{
         registration_tokens::RegistrationTokens,
         relations,
         room_summary::{self, RoomSummaryContext},
+        search::{self, SearchContext},
         send::{self, SendContext},
         sessions::Sessions,
         spaces::{self, SpaceContext},
@@ -70,6 +71,7 @@ use crate::{
     limits::RateClass,
     metrics::Metrics,
     push::UnreadCounts,
+    search::{Follower, TextIndex},
     server::{Boot, Service, StartError},
     view::{PublishedRooms, View},
 };
@@ -94,6 +96,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(writing_routes(&boot, &engine, &view))
         .and(finding_routes(&boot, &engine, &view))
         .and(notice_routes(&engine, &view, &counts))
+        .and(search_routes(&boot, &engine, &view)?)
         .and(network.routes(&boot, &engine, profiles, aliases))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
         .and(metrics_routes(boot.metrics.clone(), Some(engine.rooms.clone())));
@@ -247,6 +250,20 @@ fn notice_routes(engine: &Engine, view: &View, counts: &UnreadCounts) -> Routes 
     push_rules::routes(engine.users.clone())
         .and(notifications::routes(Arc::new(notices)))
         .and(thread_subscriptions::routes(Arc::new(threads)))
+}
+
+/// Full text search, and who keeps its index.
+fn search_routes(boot: &Boot, engine: &Engine, view: &View) -> Result<Routes, StartError> {
+    let dir = match &boot.config.server.data {
+        DataDir::Memory => None,
+        DataDir::Path(dir) => Some(dir.join("search")),
+    };
+    let index = TextIndex::open(dir, boot.config.memory.search, engine.store.applied())
+        .map_err(|error| StartError::Part(error.to_string()))?;
+    let changes = engine.changes.clone();
+    let follower = Follower::new(view.clone(), Arc::new(index), changes.clone());
+    actix_web::rt::spawn(follower.clone().run(boot.shutdown.clone()));
+    Ok(search::routes(Arc::new(SearchContext { view: view.clone(), follower, changes })))
 }
 
 /// Writing to rooms.

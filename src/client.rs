@@ -38,6 +38,7 @@ pub mod register;
 pub mod registration_tokens;
 pub mod relations;
 pub mod room_summary;
+pub mod search;
 pub mod send;
 pub mod sessions;
 pub mod spaces;

@@ -280,6 +280,8 @@ pub struct MemoryConfig {
     pub state_cache: u64,
     /// Awake rooms.
     pub rooms: u64,
+    /// The search index's cache.
+    pub search: u64,
 }
 
 /// How many threads, at least one each.

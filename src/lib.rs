@@ -15,5 +15,6 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod push;
+pub mod search;
 pub mod server;
 pub mod view;

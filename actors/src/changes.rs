@@ -10,6 +10,7 @@ use std::sync::{
 };
 
 use parlour_event::{RoomNum, StreamPos};
+use tokio::sync::watch;
 
 use crate::{commit::Announcement, latest::Latest};
 
@@ -22,6 +23,7 @@ pub struct Changes {
     rooms: RwLock<Latest<RoomNum>>,
     users: RwLock<Latest<String>>,
     current: AtomicU64,
+    moved: watch::Sender<StreamPos>,
 }
 
 impl Changes {
@@ -32,6 +34,7 @@ impl Changes {
             rooms: RwLock::new(Latest::new(start.0, CAPACITY)),
             users: RwLock::new(Latest::new(start.0, CAPACITY)),
             current: AtomicU64::new(start.0),
+            moved: watch::Sender::new(start),
         }
     }
 
@@ -54,6 +57,12 @@ impl Changes {
         StreamPos(self.current.load(Ordering::Acquire))
     }
 
+    /// Tells when [`Changes::current`] moves on, for those who follow everything.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<StreamPos> {
+        self.moved.subscribe()
+    }
+
     /// Takes in what has just become durable. The persister calls this before it tells anybody,
     /// so that no sync can be told of a position and then miss what happened there.
     pub(crate) fn apply(&self, announcements: &[(StreamPos, Announcement)]) {
@@ -70,6 +79,7 @@ impl Changes {
         }
         if let Some((pos, _)) = announcements.last() {
             self.current.store(pos.0, Ordering::Release);
+            self.moved.send_replace(*pos);
         }
     }
 

@@ -25,6 +25,7 @@ mod threads;
 use std::{
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -156,7 +157,10 @@ impl Users {
         };
         let (reply, answer) = oneshot::channel();
         let store = self.store.clone();
-        let work = move || match decide(&store) {
+        // A panic costs one request, not all users of the shard: whoever asked is told that it
+        // failed when `reply` is dropped.
+        let decide = move || catch_unwind(AssertUnwindSafe(|| decide(&store)));
+        let work = move || match decide().ok()? {
             Ok(Decision::Keep(value)) => {
                 drop(reply.send(Ok(value)));
                 None

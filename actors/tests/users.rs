@@ -43,6 +43,16 @@ async fn account_data_of_one_user_are_bounded_together() {
 }
 
 #[actix::test]
+async fn a_panic_fails_one_change_and_no_other() {
+    let engine = engine().await;
+    let alice = ruma::user_id!("@alice:parlour.test");
+    let refused = engine.users.change_push_rules(alice, |_| panic!("a mistake")).await;
+    assert!(refused.is_err());
+    set(&engine, 0, "m.a", 1).await.unwrap();
+    engine.stop().await;
+}
+
+#[actix::test]
 async fn account_data_of_a_room_are_read_alone() {
     let engine = engine().await;
     for (room, kind, len) in [(0, "m.a", 1), (1, "m.b", 2), (1, "m.a", 3), (2, "m.c", 4)] {

@@ -101,7 +101,7 @@ impl From<PushRulesError> for ApiError {
             PushRulesError::NotFound => Self::not_found(error.to_string()),
             PushRulesError::UnknownNeighbour => bad_request(ErrorCode::Unknown, error),
             PushRulesError::Invalid(why) => Self::invalid_param(why),
-            PushRulesError::TooMany => bad_request(ErrorCode::ResourceLimitExceeded, error),
+            PushRulesError::TooMany => Self::invalid_param(error.to_string()),
             PushRulesError::Data(error) => error.into(),
             PushRulesError::User(error) => error.into(),
         }
@@ -115,7 +115,7 @@ impl From<ThreadError> for ApiError {
                 let code = ErrorCode::ConflictingUnsubscription;
                 Self::new(StatusCode::CONFLICT, code, error.to_string())
             }
-            ThreadError::TooMany => bad_request(ErrorCode::ResourceLimitExceeded, error),
+            ThreadError::TooMany => Self::invalid_param(error.to_string()),
             ThreadError::Data(error) => error.into(),
             ThreadError::User(error) => error.into(),
         }

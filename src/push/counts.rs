@@ -380,7 +380,7 @@ fn look_at(
     counted: &mut Counted,
 ) -> Result<(), ViewError> {
     let fields = Fields::of(event)?;
-    if let Some(redacted) = redacted_by(view, event, &fields)? {
+    if let Some((_, redacted)) = view.redacted_by(event, &fields)? {
         counted.unread.retain(|item| item.pos != redacted);
     }
     if fields.sender == reading.user.as_str() {
@@ -400,29 +400,6 @@ fn look_at(
         counted.unread.push(Item { pos, thread, highlight: verdict.highlight });
     }
     Ok(())
-}
-
-/// The position of the event that this one has redacted.
-fn redacted_by(
-    view: &View,
-    event: &StoredEvent,
-    fields: &Fields<'_>,
-) -> Result<Option<StreamPos>, ViewError> {
-    #[derive(serde::Deserialize)]
-    struct Redacts {
-        #[serde(default)]
-        redacts: Option<String>,
-    }
-    if fields.event_type != "m.room.redaction" {
-        return Ok(None);
-    }
-    let inner = fields.content_as::<Redacts>().ok().and_then(|content| content.redacts);
-    let Some(target) = fields.redacts.as_deref().map(str::to_owned).or(inner) else {
-        return Ok(None);
-    };
-    let Some(num) = view.store.event_num(&target)? else { return Ok(None) };
-    let meta = view.store.event_meta(num)?;
-    Ok(meta.filter(|meta| meta.redacted_because == Some(event.num)).map(|meta| meta.pos))
 }
 
 /// Since when a user has been joined, by the newest member event.

@@ -152,6 +152,7 @@ impl Walk<'_> {
             let Some(mut open) = self.opened(num)? else { continue };
             if open.events.is_empty() {
                 self.read_on(&mut open, bound)?;
+                self.budget = self.budget.saturating_sub(open.events.len());
             }
             let newest = open.events.front().map(|(pos, _)| *pos);
             let reached = newest == Some(bound);
@@ -164,7 +165,6 @@ impl Walk<'_> {
             self.ahead.extend(next.map(|next| (next, num)));
             self.open.insert(num, open);
             if let Some((pos, found)) = event {
-                self.budget = self.budget.saturating_sub(1);
                 return Ok(Some((pos, num, found)));
             }
         }

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use parlour_event::{content::Membership, state::ReadState as _};
+use parlour_event::{EventNum, StreamPos, content::Membership, state::ReadState as _};
 use parlour_storage::schema::StoredEvent;
 use ruma::serde::Raw;
 use serde::{Deserialize, Serialize};
@@ -288,6 +288,26 @@ impl Reader {
 }
 
 impl View {
+    /// The event, with its position, that this one has redacted.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn redacted_by(
+        &self,
+        event: &StoredEvent,
+        fields: &Fields<'_>,
+    ) -> Result<Option<(EventNum, StreamPos)>, ViewError> {
+        if fields.event_type != "m.room.redaction" {
+            return Ok(None);
+        }
+        let Some(target) = fields.any_redacts() else { return Ok(None) };
+        let Some(num) = self.store.event_num(&target)? else { return Ok(None) };
+        let meta = self.store.event_meta(num)?;
+        let meta = meta.filter(|meta| meta.redacted_because == Some(event.num));
+        Ok(meta.map(|meta| (num, meta.pos)))
+    }
+
     /// A state event as it goes into an invite or a knock.
     ///
     /// # Errors

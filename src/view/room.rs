@@ -96,6 +96,15 @@ impl View {
         }
     }
 
+    /// Whether what is said in a room is to be encrypted.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn is_encrypted(&self, room: &RoomView) -> Result<bool, ViewError> {
+        Ok(self.state_num(room.head.state, "m.room.encryption", "")?.is_some())
+    }
+
     /// The event that a state has for a type and state key.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ mod rooms_find;
 mod rooms_pages;
 mod rooms_read;
 mod rooms_write;
+mod search;
 mod sessions;
 mod sync;
 mod sync_counts;

@@ -192,7 +192,7 @@ fn rules_are_checked_and_bounded() {
         alice.http.put(&at("content", &format!("n{number}")), &fine).ok();
     }
     let one_more = alice.http.put(&at("content", "more"), &fine);
-    one_more.refused(400, "M_RESOURCE_LIMIT_EXCEEDED");
+    one_more.refused(400, "M_INVALID_PARAM");
 }
 
 // Checklist 9.13
