@@ -164,6 +164,13 @@ fn complaints_are_one_line_that_names_the_key() {
             &[],
             &["sessions.refreshable_token_lifetime_seconds"],
         ),
+    ];
+    complain(cases);
+}
+
+#[test]
+fn complaints_about_what_users_do_name_the_key() {
+    complain(&[
         ("rooms.default_version = \"13\"", &[], &["rooms.default_version", "13"]),
         ("rooms.max_queue = 0", &[], &["rooms.max_queue"]),
         ("rooms.policy_server_key = \"AAAA\"", &[], &["rooms.policy_server_key", "32 bytes"]),
@@ -195,7 +202,10 @@ fn complaints_are_one_line_that_names_the_key() {
         ("log.level = \"loud=very\"", &[], &["log.level", "loud=very"]),
         ("log.format = \"xml\"", &[], &["log.format", "xml"]),
         ("this is no TOML", &[], &["the given text"]),
-    ];
+    ]);
+}
+
+fn complain(cases: &[Complaint<'_>]) {
     for (text, environment, words) in cases {
         let complaint = load(text, environment).expect_err(text).to_string();
         for word in *words {

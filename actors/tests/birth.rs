@@ -18,6 +18,9 @@ use support::{member, options, public_room, state, user};
 
 const ALIAS: &str = "#born:parlour.test";
 
+/// What the server signs with: there is no start without it.
+const KEY_FILE: &str = "signing.key";
+
 async fn start(dir: &Path) -> Engine {
     Engine::start(options(Some(dir), RoomLimits::default())).await.unwrap()
 }
@@ -89,6 +92,7 @@ async fn a_power_cut_leaves_all_of_a_new_room_or_nothing() {
         let length = before + (whole.len() as u64 - before) * part / 20;
         let kept = whole.get(..usize::try_from(length).unwrap()).unwrap();
         fs::create_dir(cut.path().join("log")).unwrap();
+        fs::copy(dir.path().join(KEY_FILE), cut.path().join(KEY_FILE)).unwrap();
         let name = log_file(dir.path()).file_name().unwrap().to_owned();
         fs::write(cut.path().join("log").join(name), kept).unwrap();
         let engine = start(cut.path()).await;

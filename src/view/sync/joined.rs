@@ -44,7 +44,9 @@ impl Round<'_> {
         let (view, ask) = (self.view(), self.ask);
         let mut reader = Reader::new(view, relation.room.clone(), &ask.user, Some(&ask.device))?;
         let mut timeline = self.timeline(&mut reader, window.low, self.now.pos)?;
-        timeline.limited |= window.has_gap();
+        if window.has_gap() {
+            timeline.begin_after_gap(self.now.pos);
+        }
         let mut room = JoinedRoom::new();
         let end = relation.at.state_after;
         if !ask.state_after {

@@ -77,7 +77,9 @@ impl Round<'_> {
         let (view, ask, num) = (self.view(), self.ask, relation.room.num);
         let mut reader = Reader::new(view, relation.room.clone(), &ask.user, Some(&ask.device))?;
         let mut timeline = self.timeline(&mut reader, window.low, left)?;
-        timeline.limited |= window.has_gap();
+        if window.has_gap() {
+            timeline.begin_after_gap(left);
+        }
         let end = view.room_at(num, left)?.map_or(StateRoot::EMPTY, |(_, at)| at.state_after);
         if !ask.state_after {
             self.cut_stale_state(&mut timeline, end)?;

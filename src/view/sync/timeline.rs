@@ -57,6 +57,12 @@ impl Timeline {
         self.events.iter().any(|event| event.num == num)
     }
 
+    /// Says that events are missing before this; without any here, before `end`.
+    pub(super) fn begin_after_gap(&mut self, end: StreamPos) {
+        self.limited = true;
+        self.before.get_or_insert(end);
+    }
+
     pub(super) fn into_section(self) -> v3::Timeline {
         let mut section = v3::Timeline::new();
         section.limited = self.limited;
