@@ -18,12 +18,12 @@ use ruma::api::{
     },
     error::ErrorCode,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::membership::no_identity_server;
 use crate::{
     error::ApiError,
-    http::{Api, RawRequest, RouteOptions, Routes, Ruma, Scheme},
+    http::{Answering, Api, Json, RawRequest, RouteOptions, Routes, Ruma, Scheme},
 };
 
 /// The endpoints of this file. They need to know nothing.
@@ -50,9 +50,15 @@ pub fn routes() -> Routes {
 /// `GET /_matrix/client/v3/account/3pid`
 async fn list(
     (): (),
-    _: Ruma<get_3pids::v3::Request>,
-) -> Result<get_3pids::v3::Response, ApiError> {
-    Ok(get_3pids::v3::Response::new(Vec::new()))
+    _: Ruma<Answering<get_3pids::v3::Request, List>>,
+) -> Result<Json<List>, ApiError> {
+    Ok(Json(List { threepids: [] }))
+}
+
+/// The identifiers of a user. ruma's type leaves an empty list out.
+#[derive(Serialize)]
+struct List {
+    threepids: [(); 0],
 }
 
 /// `POST /_matrix/client/v3/account/3pid/add`

@@ -124,6 +124,8 @@ pub(crate) fn check(method: &str, path: &str, status: u16, body: &Value) -> Opti
     };
     coverage::saw(method, &template.path, status, body);
     let listed = &operation["responses"][status.to_string()];
+    // What "Using access tokens" says of every endpoint, and definitions with flows leave out.
+    let token = matches!(body["errcode"].as_str(), Some("M_MISSING_TOKEN" | "M_UNKNOWN_TOKEN"));
     let schema = &listed["content"]["application/json"]["schema"];
     if schema.is_null() {
         let binary = listed["content"].is_object() || status / 100 == 3;
@@ -132,7 +134,7 @@ pub(crate) fn check(method: &str, path: &str, status: u16, body: &Value) -> Opti
     if status >= 400 {
         against_error(method, path, body);
     }
-    if !schema.is_null() {
+    if !schema.is_null() && !(status == 401 && token) {
         let key = format!("{method} {} {status}", template.path);
         let whole = || {
             let components = &spec.apis[template.api]["components"];

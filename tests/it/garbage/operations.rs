@@ -73,7 +73,7 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         ("GET", page, false, Value::Null),
         ("POST", page, false, json!({ "user": "x", "password": "y", "token": "z" })),
         ("GET", old_page, false, Value::Null),
-        ("POST", old_page, false, Value::Null),
+        ("POST", old_page, false, json!({ "user": "x" })),
         ("GET", "/_synapse/admin/v1/register", false, Value::Null),
         ("POST", "/_synapse/admin/v1/register", false, register),
     ]
