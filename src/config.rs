@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use ipnet::IpNet;
 use parlour_actors::keyring::OldKey;
 use ruma::{
-    OwnedServerName, RoomVersionId, api::client::discovery::discover_support::Contact,
+    OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::discover_support::Contact,
     serde::Base64,
 };
 use tracing_subscriber::filter::Targets;
@@ -40,6 +40,8 @@ pub struct Config {
     pub registration: RegistrationConfig,
     /// Where users find help.
     pub support: SupportConfig,
+    /// How the server talks to users, if it does.
+    pub server_notices: Option<ServerNoticesConfig>,
     /// Rooms.
     pub rooms: RoomsConfig,
     /// What users may know of each other.
@@ -155,6 +157,19 @@ pub struct SupportConfig {
     pub page: Option<String>,
     /// People.
     pub contacts: Vec<Contact>,
+}
+
+/// How the server talks to users.
+#[derive(Debug, Clone)]
+pub struct ServerNoticesConfig {
+    /// As whom.
+    pub user: OwnedUserId,
+    /// How that user is called.
+    pub display_name: String,
+    /// How that user looks.
+    pub avatar_url: Option<String>,
+    /// What the rooms are called.
+    pub room_name: String,
 }
 
 /// Rooms.

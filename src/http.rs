@@ -30,8 +30,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 pub use self::{
     auth::{
-        Authenticator, Authenticators, BoxFuture, Caller, NoServers, NoSessions, Scheme,
-        ServerAuthenticator,
+        Admits, Authenticator, Authenticators, BoxFuture, Caller, NoServers, NoSessions, Scheme,
+        ServerAuthenticator, Standing,
     },
     dispatch::HttpShared,
     peer::Peer,
@@ -149,13 +149,15 @@ impl RawRequest {
     /// Whose access token came with it.
     ///
     /// # Errors
-    /// `M_MISSING_TOKEN`, `M_UNKNOWN_TOKEN`.
+    /// `M_MISSING_TOKEN`, `M_UNKNOWN_TOKEN`, `M_USER_LOCKED`.
     pub async fn caller(&self) -> Result<Caller, ApiError> {
         let request = convert::head_only(&self.headers, &self.query)?;
-        <ruma::api::auth_scheme::AccessToken as Scheme>::authenticate(
+        let caller = <ruma::api::auth_scheme::AccessToken as Scheme>::authenticate(
             &request,
             &self.authenticators,
-        )
-        .await
+        );
+        let caller = caller.await?;
+        caller.check(Admits::Unlocked)?;
+        Ok(caller)
     }
 }

@@ -11,8 +11,9 @@ use ruma::{
     api::client::discovery::get_capabilities::{
         self,
         v3::{
-            Capabilities, ChangePasswordCapability, ProfileFieldsCapability, RoomVersionStability,
-            RoomVersionsCapability, ThirdPartyIdChangesCapability,
+            AccountModerationCapability, Capabilities, ChangePasswordCapability,
+            ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
+            ThirdPartyIdChangesCapability,
         },
     },
 };
@@ -41,7 +42,7 @@ pub fn routes(context: Arc<CapabilitiesContext>) -> Routes {
 /// set, there are no login tokens.
 async fn capabilities(
     context: Arc<CapabilitiesContext>,
-    _: Ruma<get_capabilities::v3::Request>,
+    req: Ruma<get_capabilities::v3::Request>,
 ) -> Result<get_capabilities::v3::Response, ApiError> {
     let mut capabilities = Capabilities::new();
     let stability = |version: &RoomVersion| match version.is_stable() {
@@ -56,5 +57,7 @@ async fn capabilities(
     capabilities.change_password = ChangePasswordCapability::new(false);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    let admin = req.caller.admin;
+    capabilities.account_moderation = AccountModerationCapability::new(admin, admin);
     Ok(get_capabilities::v3::Response::new(capabilities))
 }

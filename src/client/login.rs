@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::ApiError,
-    http::{Api, RouteOptions, Routes, Ruma},
+    http::{Admits, Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
 };
 
@@ -46,11 +46,13 @@ pub struct LoginContext {
 #[must_use]
 pub fn routes(context: Arc<LoginContext>) -> Routes {
     let login = RouteOptions::rate(RateClass::Login).required_key("type");
+    // The two that locked accounts can still use.
+    let leaving = RouteOptions::default().admits(Admits::All);
     Routes::new(Api::Client, context)
         .route(flows)
         .route_with(login, log_in)
-        .route(log_out)
-        .route(log_out_everywhere)
+        .route_with(leaving, log_out)
+        .route_with(leaving, log_out_everywhere)
         .finish()
 }
 
@@ -113,6 +115,7 @@ impl LoginContext {
             Some(user) => self.accounts.users.account(user.as_str())?,
             None => None,
         };
+        let locked = account.as_ref().is_some_and(|account| account.locked);
         let mut stored = account
             .filter(|account| !account.deactivated)
             .and_then(|account| account.password_hash);
@@ -122,7 +125,10 @@ impl LoginContext {
         }
         let is_right = self.accounts.passwords.verify(password, stored).await?;
         let wrong = || ApiError::forbidden("The user name or the password is wrong");
-        user.filter(|_| is_right).ok_or_else(wrong)
+        match user.filter(|_| is_right).ok_or_else(wrong)? {
+            _ if locked => Err(ApiError::user_locked()),
+            user => Ok(user),
+        }
     }
 
     /// Who wants to log in; `None` if that cannot be a user of this server.

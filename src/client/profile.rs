@@ -30,7 +30,7 @@ use crate::{
     config::ProfileLookup,
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{Api, Caller, Routes, Ruma},
+    http::{Admits, Api, Caller, RouteOptions, Routes, Ruma},
     view::{View, ViewError},
 };
 
@@ -60,11 +60,12 @@ pub struct ProfileContext {
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<ProfileContext>) -> Routes {
+    let active = RouteOptions::default().admits(Admits::Active);
     Routes::new(Api::Client, context)
         .route(get)
         .route(get_field)
-        .route(set_field)
-        .route(delete_field)
+        .route_with(active, set_field)
+        .route_with(active, delete_field)
         .finish()
 }
 

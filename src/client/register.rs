@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
+use parlour_actors::stored_tokens::{StoredTokens, TokenClaim};
 use ruma::api::{
     IncomingRequest, Metadata, OutgoingBodyJson, OutgoingResponse,
     client::{
@@ -42,6 +43,8 @@ pub struct RegisterContext {
     pub uiaa: Uiaa,
     /// Who may make an account.
     pub mode: RegistrationMode,
+    /// Tokens that administrators have handed out, besides those of the mode.
+    pub stored: StoredTokens,
 }
 
 /// The endpoints of this file.
@@ -123,15 +126,19 @@ async fn register(
     let fingerprint = context.fingerprint(&request);
     let device_id = request.device_id.map(String::from);
     let device = new_device(device_id, request.initial_device_display_name)?;
+    let mut claim = None;
     let passed = context
         .uiaa
         .check(&context.flows(), fingerprint, request.auth.as_ref(), async |auth| {
-            Ok(context.verify(auth))
+            context.verify(auth, &mut claim)
         })
         .await?;
     let device = (!request.inhibit_login).then_some(device);
     let new = NewAccount { password: request.password, device, ..NewAccount::default() };
     let (user, session) = accounts.create(user, new).await?;
+    if let Some(claim) = claim {
+        context.stored.complete(claim).await?;
+    }
     context.uiaa.finish(passed);
     let (access_token, device_id) =
         session.map(|session| (session.access_token, session.device_id.into())).unzip();
@@ -154,7 +161,7 @@ async fn token_validity(
     req: Ruma<check_registration_token_validity::v1::Request>,
 ) -> Result<check_registration_token_validity::v1::Response, ApiError> {
     context.check_permitted(&req.meta.peer)?;
-    let valid = context.is_valid_token(&req.token);
+    let valid = context.is_configured(&req.token) || context.is_stored(&req.token)?;
     Ok(check_registration_token_validity::v1::Response::new(valid))
 }
 
@@ -178,17 +185,32 @@ impl RegisterContext {
         }
     }
 
-    /// Checks the one stage that there is.
-    fn verify(&self, auth: &AuthData) -> Result<(), Refusal> {
-        match auth {
-            AuthData::Dummy(_) => Ok(()),
-            AuthData::RegistrationToken(data) if self.is_valid_token(&data.token) => Ok(()),
-            _ => Err(Refusal::forbidden("The registration token is not valid")),
+    /// Checks the one stage that there is. A stored token is claimed until the account is made.
+    fn verify(
+        &self,
+        auth: &AuthData,
+        claim: &mut Option<TokenClaim>,
+    ) -> Result<Result<(), Refusal>, ApiError> {
+        if let AuthData::RegistrationToken(data) = auth
+            && matches!(self.mode, RegistrationMode::Token(_))
+            && !self.is_configured(&data.token)
+        {
+            *claim = self.stored.claim(&data.token)?;
         }
+        Ok(match auth {
+            AuthData::Dummy(_) => Ok(()),
+            AuthData::RegistrationToken(data) if self.is_configured(&data.token) => Ok(()),
+            AuthData::RegistrationToken(_) if claim.is_some() => Ok(()),
+            _ => Err(Refusal::forbidden("The registration token is not valid")),
+        })
+    }
+
+    fn is_stored(&self, token: &str) -> Result<bool, ApiError> {
+        Ok(matches!(self.mode, RegistrationMode::Token(_)) && self.stored.is_valid(token)?)
     }
 
     /// Compares hashes, so that the time does not tell how much of a token was right.
-    fn is_valid_token(&self, token: &str) -> bool {
+    fn is_configured(&self, token: &str) -> bool {
         let RegistrationMode::Token(tokens) = &self.mode else { return false };
         let hash = |token: &str| Sha256::digest(token.as_bytes());
         let wanted = hash(token);

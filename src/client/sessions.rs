@@ -5,7 +5,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     error::ApiError,
-    http::{Authenticator, BoxFuture, Caller},
+    http::{Authenticator, BoxFuture, Caller, Standing},
 };
 
 /// Looks tokens up among the logins of this server's users.
@@ -28,7 +28,12 @@ impl Sessions {
         let account = account.filter(|account| !account.deactivated);
         let account = account.ok_or_else(|| ApiError::unknown_token(false))?;
         let user_id = OwnedUserId::try_from(login.user).map_err(ApiError::internal)?;
-        Ok(Caller { user_id, device_id: login.device.into(), admin: account.admin })
+        let standing = match (account.locked, account.suspended) {
+            (true, _) => Standing::Locked,
+            (false, true) => Standing::Suspended,
+            (false, false) => Standing::Active,
+        };
+        Ok(Caller { user_id, device_id: login.device.into(), admin: account.admin, standing })
     }
 }
 

@@ -60,6 +60,7 @@ mod tests {
     use ruma::{device_id, user_id};
 
     use super::*;
+    use crate::http::Standing;
 
     #[test]
     fn every_part_of_the_scope_counts() {
@@ -67,6 +68,7 @@ mod tests {
             user_id: user.try_into().expect("a user id"),
             device_id: device.into(),
             admin: false,
+            standing: Standing::Active,
         };
         let hash = |caller: &Caller, endpoint: &str, path: &[&str], txn: &str| {
             transaction(caller, endpoint, path, txn).expect("short enough").hash

@@ -13,6 +13,7 @@ pub(crate) struct Raw {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) registration: Registration,
     pub(crate) support: Support,
+    pub(crate) server_notices: ServerNotices,
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
     pub(crate) presence: Presence,
@@ -91,6 +92,16 @@ pub(crate) struct Contact {
     pub(crate) email_address: String,
     #[serde(default)]
     pub(crate) matrix_id: String,
+}
+
+/// `[server_notices]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerNotices {
+    pub(crate) localpart: String,
+    pub(crate) display_name: String,
+    pub(crate) avatar_url: String,
+    pub(crate) room_name: String,
 }
 
 /// `[rooms]`

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use ruma::{
-    OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, UserId,
+    OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName,
     api::{
         auth_scheme::{
             AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
@@ -27,6 +27,57 @@ pub struct Caller {
     pub device_id: OwnedDeviceId,
     /// Whether the user may use the administrators' endpoints.
     pub admin: bool,
+    /// What the account may still do.
+    pub standing: Standing,
+}
+
+/// What an administrator has left of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Everything.
+    #[default]
+    Active,
+    /// Reading, and little more (CS API, "Account suspension").
+    Suspended,
+    /// Logging out (CS API, "Account locking").
+    Locked,
+}
+
+/// Whose requests an endpoint takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Admits {
+    /// Everybody's but those of locked accounts.
+    #[default]
+    Unlocked,
+    /// Neither those of locked nor of suspended accounts.
+    Active,
+    /// Everybody's.
+    All,
+}
+
+impl Caller {
+    /// Checks that an endpoint takes this caller's requests.
+    ///
+    /// # Errors
+    /// 401 `M_USER_LOCKED`, 403 `M_USER_SUSPENDED`.
+    pub fn check(&self, admits: Admits) -> Result<(), ApiError> {
+        match (self.standing, admits) {
+            (Standing::Locked, Admits::Unlocked | Admits::Active) => Err(ApiError::user_locked()),
+            (Standing::Suspended, Admits::Active) => Err(ApiError::user_suspended()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the caller is an administrator.
+    ///
+    /// # Errors
+    /// 403 `M_FORBIDDEN`.
+    pub fn check_admin(&self) -> Result<(), ApiError> {
+        match self.admin {
+            true => Ok(()),
+            false => Err(ApiError::forbidden("You are not a server admin")),
+        }
+    }
 }
 
 /// Looks access tokens up.
@@ -100,10 +151,10 @@ pub trait Scheme: AuthScheme {
         with: &Authenticators,
     ) -> impl Future<Output = Result<Self::Caller, ApiError>>;
 
-    /// Whose rate limits apply.
-    fn user(caller: &Self::Caller) -> Option<&UserId>;
+    /// Whose rate limits apply, and whose standing counts.
+    fn device(caller: &Self::Caller) -> Option<&Caller>;
 
-    /// The same for other servers.
+    /// Whose rate limits apply where another server asks.
     fn server(_: &Self::Caller) -> Option<&ServerName> {
         None
     }
@@ -123,7 +174,7 @@ macro_rules! nobody {
                 Ok(())
             }
 
-            fn user((): &()) -> Option<&UserId> {
+            fn device((): &()) -> Option<&Caller> {
                 None
             }
         }
@@ -146,8 +197,8 @@ impl Scheme for AccessToken {
         with.clients.authenticate(&token).await
     }
 
-    fn user(caller: &Caller) -> Option<&UserId> {
-        Some(&caller.user_id)
+    fn device(caller: &Caller) -> Option<&Caller> {
+        Some(caller)
     }
 }
 
@@ -164,8 +215,8 @@ impl Scheme for AccessTokenOptional {
         }
     }
 
-    fn user(caller: &Option<Caller>) -> Option<&UserId> {
-        caller.as_ref().map(|caller| &*caller.user_id)
+    fn device(caller: &Option<Caller>) -> Option<&Caller> {
+        caller.as_ref()
     }
 }
 
@@ -179,7 +230,7 @@ impl Scheme for ServerSignatures {
         with.servers.authenticate(request).await
     }
 
-    fn user(_: &OwnedServerName) -> Option<&UserId> {
+    fn device(_: &OwnedServerName) -> Option<&Caller> {
         None
     }
 

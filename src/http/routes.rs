@@ -11,8 +11,8 @@ use ruma::api::{IncomingRequest, IncomingRequestExt as _, path_builder::PathBuil
 use serde::de::Error as _;
 
 use super::{
-    Api, BoxFuture, RawRequest, RequestMeta, Ruma, Scheme, auth::Authenticators, body, convert,
-    dispatch::Call,
+    Admits, Api, BoxFuture, RawRequest, RequestMeta, Ruma, Scheme, auth::Authenticators, body,
+    convert, dispatch::Call,
 };
 use crate::{
     error::ApiError,
@@ -30,6 +30,8 @@ pub struct RouteOptions {
     pub raw_body: bool,
     /// A key that the body must have: for types of ruma that panic without it.
     pub required_key: Option<&'static str>,
+    /// Whose requests it takes.
+    pub admits: Admits,
 }
 
 impl RouteOptions {
@@ -45,7 +47,8 @@ impl RouteOptions {
     /// Options with this rate limit.
     #[must_use]
     pub const fn rate(rate: RateClass) -> Self {
-        Self { rate, max_body: None, raw_body: false, required_key: None }
+        let admits = Admits::Unlocked;
+        Self { rate, max_body: None, raw_body: false, required_key: None, admits }
     }
 
     /// The same with a limit of its own for the body, in bytes.
@@ -59,6 +62,13 @@ impl RouteOptions {
     #[must_use]
     pub const fn required_key(mut self, key: &'static str) -> Self {
         self.required_key = Some(key);
+        self
+    }
+
+    /// The same for requests of these accounts.
+    #[must_use]
+    pub const fn admits(mut self, admits: Admits) -> Self {
+        self.admits = admits;
         self
     }
 
@@ -244,10 +254,13 @@ where
     if let Some(server) = R::Authentication::server(&caller) {
         shared.limits.check_server(options.rate, server).map_err(ApiError::limit_exceeded)?;
     }
-    match R::Authentication::user(&caller) {
+    let device = R::Authentication::device(&caller);
+    device.map_or(Ok(()), |device| device.check(options.admits))?;
+    match device {
         _ if options.rate.by_address() => {}
-        Some(user) => {
-            shared.limits.check_user(options.rate, user).map_err(ApiError::limit_exceeded)?;
+        Some(device) => {
+            let checked = shared.limits.check_user(options.rate, &device.user_id);
+            checked.map_err(ApiError::limit_exceeded)?;
         }
         None => shared.limits.check_ip(options.rate, &meta)?,
     }

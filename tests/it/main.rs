@@ -9,6 +9,8 @@ mod common;
 
 mod account_data_deletion;
 mod accounts;
+mod admin;
+mod admin_cli;
 mod delayed;
 mod errors;
 mod federation_keys;
@@ -17,6 +19,7 @@ mod garbage;
 mod harness;
 mod limits;
 mod maintenance;
+mod moderation;
 mod notifications;
 mod owned_state;
 mod people;
