@@ -79,6 +79,9 @@ fn a_suspended_account_reads_leaves_and_takes_back_what_it_said() {
         refused(alice.membership(&room, verb, json!({ "user_id": bob.id })));
     }
     refused(alice.create_room(json!({})));
+    let upgrade = path("/_matrix/client/v3/rooms/{}/upgrade", &[&room]);
+    refused(alice.http.post(&upgrade, &json!({ "new_version": "11" })));
+    refused(alice.http.post(&path("/_matrix/client/v3/knock/{}", &[&other]), &json!({})));
     refused(alice.set_state(&room, "m.room.name", "", json!({ "name": "Unfair" })));
     let joined = json!({ "membership": "join" });
     refused(alice.set_state(&other, "m.room.member", &alice.id, joined));
