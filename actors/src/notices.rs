@@ -199,6 +199,8 @@ impl Notices {
             version,
             creator: server.clone(),
             create_content: create,
+            alias: None,
+            published: false,
             events: vec![
                 self.event("m.room.member", Some(server.to_string()), join),
                 state("m.room.power_levels", levels),

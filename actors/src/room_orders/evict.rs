@@ -66,6 +66,8 @@ impl Eviction<'_> {
         let room = NewRoom {
             version: self.version,
             create_content: create,
+            alias: None,
+            published: false,
             events: vec![
                 event(&creator, "m.room.member", Some(creator.as_str()), self.join(&creator)?),
                 state("m.room.power_levels", levels),
