@@ -1,3 +1,14 @@
-//! The administrators' endpoints under `/_synapse/admin`, which operators' tools expect.
+//! The operators' API under `/_synapse/admin`, in the form that tools for it know.
 
+pub mod event_reports;
+mod page;
 pub mod register;
+pub mod registration_tokens;
+mod request;
+mod room_list;
+mod room_shape;
+pub mod rooms;
+pub mod server_notices;
+mod user_list;
+pub mod users;
+pub mod version;

@@ -9,12 +9,20 @@ use actix_web::{
     http::{Method, header},
 };
 
-use parlour_actors::{Engine, EngineOptions, RoomLimits, Rooms, presence::PresenceOptions};
+use parlour_actors::{
+    Engine, EngineOptions, RoomLimits, Rooms,
+    notices::{NoticeSettings, Notices},
+    presence::PresenceOptions,
+};
+use parlour_event::RoomVersion;
 use parlour_storage::StoreOptions;
 
 use self::federation::Network;
 use crate::{
-    admin,
+    admin::{
+        self, event_reports::EventReportContext, registration_tokens::RegistrationTokenContext,
+        rooms::RoomContext, server_notices::ServerNoticeContext, users::UserContext,
+    },
     client::{
         account,
         account_data::{self, AccountDataContext},
@@ -48,9 +56,11 @@ use crate::{
         register::{self, RegisterContext},
         registration_tokens::RegistrationTokens,
         relations,
+        report::{self, ReportContext},
         room_summary::{self, RoomSummaryContext},
         search::{self, SearchContext},
         send::{self, SendContext},
+        server_admin::{self, ServerAdminContext},
         sessions::Sessions,
         spaces::{self, SpaceContext},
         state,
@@ -65,7 +75,7 @@ use crate::{
         upgrade::{self, UpgradeContext},
         user_directory::{self, UserDirectoryContext},
     },
-    config::DataDir,
+    config::{Config, DataDir},
     error::ApiError,
     http::{Api, RawRequest, RouteOptions, Routes},
     limits::RateClass,
@@ -87,8 +97,11 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let network = Network::start(&boot, &engine)?;
     let profiles = Arc::new(profiles(&boot, &engine, &view, &network));
     let aliases = Arc::new(aliases(&boot, &engine, &view, &network));
+    let accounts = accounts(&boot, &engine)?;
+    let notices = notices(&boot, &engine).await?;
     let routes = discovery_routes(&boot)
-        .and(account_routes(&boot, &engine)?)
+        .and(account_routes(&boot, &engine, &accounts))
+        .and(admin_routes(&boot, &engine, &view, accounts, notices))
         .and(profile::routes(profiles.clone()))
         .and(aliases::routes(aliases.clone()))
         .and(people_routes(&boot, &engine, &view))
@@ -97,6 +110,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(finding_routes(&boot, &engine, &view))
         .and(notice_routes(&engine, &view, &counts))
         .and(search_routes(&boot, &engine, &view)?)
+        .and(moderation_routes(&boot, &engine, &view))
         .and(network.routes(&boot, &engine, profiles, aliases))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
         .and(metrics_routes(boot.metrics.clone(), Some(engine.rooms.clone())));
@@ -141,25 +155,43 @@ fn discovery_routes(boot: &Boot) -> Routes {
     .and(third_party::routes())
 }
 
-/// Accounts, logins and users' own data.
-fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
-    let (config, env, users) = (&boot.config, boot.env.clone(), engine.users.clone());
-    let server_name = config.server.name.clone();
+/// What makes accounts.
+fn accounts(boot: &Boot, engine: &Engine) -> Result<Arc<Accounts>, StartError> {
+    let (config, env) = (&boot.config, boot.env.clone());
     let passwords = Passwords::new(config.server.test_mode, config.threads.http, env.clone())
         .map_err(|error| StartError::Part(error.to_string()))?;
-    let accounts = Arc::new(Accounts {
-        users: users.clone(),
+    Ok(Arc::new(Accounts {
+        users: engine.users.clone(),
         passwords,
-        server_name: server_name.clone(),
-        env: env.clone(),
+        server_name: config.server.name.clone(),
+        env,
         lifetimes: config.sessions,
-    });
-    let secret = config.registration.shared_secret.clone();
-    let shared_secret = admin::register::SharedSecretContext::new(accounts.clone(), secret, env);
+    }))
+}
+
+/// What speaks in the server's name, if it is to.
+async fn notices(boot: &Boot, engine: &Engine) -> Result<Option<Notices>, StartError> {
+    let Some(config) = boot.config.server_notices.clone() else { return Ok(None) };
+    let settings = NoticeSettings {
+        user: config.user,
+        display_name: config.display_name,
+        avatar_url: config.avatar_url,
+        room_name: config.room_name,
+        version: default_version(&boot.config)?,
+    };
+    let (store, rooms, users) = (engine.store.clone(), engine.rooms.clone(), engine.users.clone());
+    let notices = Notices::start(store, rooms, users, &boot.env, settings).await;
+    let explain = |error| StartError::Part(format!("server_notices.localpart: {error}"));
+    notices.map(Some).map_err(explain)
+}
+
+/// Accounts, logins and users' own data.
+fn account_routes(boot: &Boot, engine: &Engine, accounts: &Arc<Accounts>) -> Routes {
+    let users = engine.users.clone();
     let store = engine.store.clone();
-    let default_room_version = config.rooms.default_version.clone();
+    let default_room_version = boot.config.rooms.default_version.clone();
     let capabilities = CapabilitiesContext { accounts: accounts.clone(), default_room_version };
-    Ok(session_routes(boot, accounts)
+    session_routes(boot, engine, accounts.clone())
         .and(account::routes())
         .and(account_data::routes(Arc::new(AccountDataContext {
             users: users.clone(),
@@ -168,7 +200,34 @@ fn account_routes(boot: &Boot, engine: &Engine) -> Result<Routes, StartError> {
         })))
         .and(filters::routes(Arc::new(FilterContext { users })))
         .and(capabilities::routes(Arc::new(capabilities)))
-        .and(admin::register::routes(Arc::new(shared_secret))))
+}
+
+/// What operators' tools ask.
+fn admin_routes(
+    boot: &Boot,
+    engine: &Engine,
+    view: &View,
+    accounts: Arc<Accounts>,
+    notices: Option<Notices>,
+) -> Routes {
+    let (view, env) = (view.clone(), boot.env.clone());
+    let server_name = boot.config.server.name.clone();
+    let secret = boot.config.registration.shared_secret.clone();
+    let secret = admin::register::SharedSecretContext::new(accounts.clone(), secret, env.clone());
+    let own_user = notices.as_ref().map(|notices| notices.user().to_owned());
+    let users = UserContext { accounts, view: view.clone(), own_user };
+    let orders = engine.room_orders.clone();
+    let rooms = RoomContext { view: view.clone(), orders, server_name: server_name.clone() };
+    let tokens = RegistrationTokenContext { tokens: engine.stored_tokens.clone(), env };
+    let reports = EventReportContext { reports: engine.reports.clone(), view };
+    let notices = ServerNoticeContext { notices, server_name };
+    admin::version::routes()
+        .and(admin::register::routes(Arc::new(secret)))
+        .and(admin::users::routes(Arc::new(users)))
+        .and(admin::rooms::routes(Arc::new(rooms)))
+        .and(admin::registration_tokens::routes(Arc::new(tokens)))
+        .and(admin::event_reports::routes(Arc::new(reports)))
+        .and(admin::server_notices::routes(Arc::new(notices)))
 }
 
 /// What users know of each other, and how they keep their rooms in order.
@@ -183,9 +242,10 @@ fn people_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
 }
 
 /// Coming in, and what has to be confirmed by who is in.
-fn session_routes(boot: &Boot, accounts: Arc<Accounts>) -> Routes {
+fn session_routes(boot: &Boot, engine: &Engine, accounts: Arc<Accounts>) -> Routes {
     let (config, env) = (&boot.config.registration, &boot.env);
-    let registration_tokens = Arc::new(RegistrationTokens::new(&config.mode));
+    let registration_tokens =
+        Arc::new(RegistrationTokens::new(&config.mode, engine.stored_tokens.clone()));
     let stages = Stages {
         accounts: accounts.clone(),
         tokens: registration_tokens.clone(),
@@ -338,9 +398,30 @@ fn finding_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         .and(spaces::routes(Arc::new(SpaceContext::new(view, boot.env.clone()))))
 }
 
+/// What keeps order: reports, and what administrators do about them.
+fn moderation_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
+    let server_name = boot.config.server.name.clone();
+    let users = engine.users.clone();
+    let report = ReportContext {
+        reports: engine.reports.clone(),
+        view: view.clone(),
+        users: users.clone(),
+        server_name: server_name.clone(),
+    };
+    report::routes(Arc::new(report))
+        .and(server_admin::routes(Arc::new(ServerAdminContext { users, server_name })))
+}
+
 /// What an awake room takes, roughly: an actor, its extremities, and the parsed events that auth
 /// checks read.
 const AWAKE_ROOM_BYTES: u64 = 64 << 10;
+
+/// The version of new rooms.
+fn default_version(config: &Config) -> Result<&'static RoomVersion, StartError> {
+    let version = &config.rooms.default_version;
+    let unknown = || StartError::Part(format!("room version {version} is not known"));
+    RoomVersion::get(version).ok_or_else(unknown)
+}
 
 /// Opens storage and starts the actors.
 async fn start_engine(boot: &Boot) -> Result<Engine, StartError> {
@@ -371,6 +452,7 @@ async fn start_engine(boot: &Boot) -> Result<Engine, StartError> {
             idle: config.presence.idle,
             grace: config.presence.grace,
         }),
+        room_version: default_version(config)?,
         env: boot.env.clone(),
         metrics: Arc::new(boot.metrics.clone()),
     };

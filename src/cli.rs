@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod admin;
 mod maintenance;
 mod progress;
 
@@ -9,7 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use parlour_actors::env::{Env, SeededEntropy};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::maintenance::{BackupArgs, MaintenanceError, RepairArgs, RestoreArgs};
+use self::{
+    admin::AdminArgs,
+    maintenance::{BackupArgs, MaintenanceError, RepairArgs, RestoreArgs},
+};
 use crate::{
     assemble::assemble,
     config::{self, Config, DataDir, Source},
@@ -46,6 +50,8 @@ enum Command {
     Reindex(ConfigArgs),
     /// Make a new key to sign events with, from the next start on. Old keys stay valid.
     NewSigningKey(ConfigArgs),
+    /// Look after a running server: accounts, rooms, tokens, reports.
+    Admin(AdminArgs),
     /// Print the default configuration, with comments, to begin your own with.
     GenerateConfig,
 }
@@ -76,6 +82,8 @@ pub fn main() -> ExitCode {
         }
         Command::Reindex(args) => maintain(args, maintenance::reindex),
         Command::NewSigningKey(args) => maintain(args, maintenance::new_signing_key),
+        Command::Admin(args) => load(ConfigArgs { config: args.config.clone() })
+            .and_then(|config| admin::run(&config, args).map_err(|error| complain(FAILED, error))),
         Command::GenerateConfig => {
             print!("{}", config::DEFAULT);
             Ok(())

@@ -18,7 +18,7 @@ use std::{
 use ipnet::IpNet;
 use parlour_actors::keyring::OldKey;
 use ruma::{
-    OwnedServerName, RoomVersionId, api::client::discovery::discover_support::Contact,
+    OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::discover_support::Contact,
     serde::Base64,
 };
 use tracing_subscriber::filter::Targets;
@@ -47,6 +47,8 @@ pub struct Config {
     pub support: SupportConfig,
     /// Logins.
     pub sessions: SessionsConfig,
+    /// How the server talks to users, if it does.
+    pub server_notices: Option<ServerNoticesConfig>,
     /// Rooms.
     pub rooms: RoomsConfig,
     /// What users may know of each other.
@@ -196,6 +198,19 @@ pub struct SessionsConfig {
     pub access: Option<Duration>,
     /// Those of clients that can.
     pub refreshable: Duration,
+}
+
+/// How the server talks to users.
+#[derive(Debug, Clone)]
+pub struct ServerNoticesConfig {
+    /// As whom.
+    pub user: OwnedUserId,
+    /// How that user is called.
+    pub display_name: String,
+    /// How that user looks.
+    pub avatar_url: Option<String>,
+    /// What the rooms are called.
+    pub room_name: String,
 }
 
 /// Rooms.

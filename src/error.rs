@@ -101,6 +101,21 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::GuestAccessForbidden, message)
     }
 
+    /// 401 `M_USER_LOCKED`: the client keeps its data and tries again later.
+    #[must_use]
+    pub fn user_locked() -> Self {
+        let message = "This account has been locked";
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::UserLocked, message)
+            .with("soft_logout", true)
+    }
+
+    /// 403 `M_USER_SUSPENDED`.
+    #[must_use]
+    pub fn user_suspended() -> Self {
+        let message = "You cannot do this while your account is suspended";
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::UserSuspended, message)
+    }
+
     /// 429 `M_LIMIT_EXCEEDED`, with `Retry-After` and `retry_after_ms`.
     #[must_use]
     pub fn limit_exceeded(retry_after: Duration) -> Self {

@@ -31,8 +31,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 pub use self::{
     auth::{
-        Authenticator, Authenticators, BoxFuture, Caller, NoServers, NoSessions, Scheme,
-        ServerAuthenticator,
+        Admits, Authenticator, Authenticators, BoxFuture, Caller, NoServers, NoSessions, Scheme,
+        ServerAuthenticator, Standing,
     },
     dispatch::HttpShared,
     own::{Answering, Json},
@@ -151,7 +151,7 @@ impl RawRequest {
     /// Whose access token came with it; guests are kept out.
     ///
     /// # Errors
-    /// `M_MISSING_TOKEN`, `M_UNKNOWN_TOKEN`, `M_GUEST_ACCESS_FORBIDDEN`.
+    /// `M_MISSING_TOKEN`, `M_UNKNOWN_TOKEN`, `M_USER_LOCKED`, `M_GUEST_ACCESS_FORBIDDEN`.
     pub async fn caller(&self) -> Result<Caller, ApiError> {
         let request = convert::head_only(&self.headers, &self.query)?;
         let caller = <ruma::api::auth_scheme::AccessToken as Scheme>::authenticate(
@@ -160,6 +160,7 @@ impl RawRequest {
             &self.authenticators,
         )
         .await?;
+        caller.check(Admits::Unlocked)?;
         if caller.guest { Err(ApiError::guest_access_forbidden()) } else { Ok(caller) }
     }
 }

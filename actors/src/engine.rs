@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use actix::Actor;
-use parlour_event::StreamPos;
+use parlour_event::{RoomVersion, StreamPos};
 use parlour_storage::{
     Direction, Op, Recovery, StorageError, Store, StoreOptions, Writer, schema::keys,
 };
@@ -23,8 +23,11 @@ use crate::{
     persister::{PersistError, Persister},
     presence::{Presence, PresenceOptions},
     registry::{RoomLimits, Rooms},
+    reports::Reports,
     room::RoomDeps,
+    room_orders::{OrderParts, RoomOrders},
     server_keys::{ServerKeys, ServerKeysError},
+    stored_tokens::StoredTokens,
     typing::Typing,
     users::Users,
     workers::Workers,
@@ -46,6 +49,8 @@ pub struct EngineOptions {
     pub rooms: RoomLimits,
     /// Whether and when users are told who is online.
     pub presence: Option<PresenceOptions>,
+    /// The version of rooms that the server makes by itself.
+    pub room_version: &'static RoomVersion,
     /// Time and randomness.
     pub env: Env,
     /// Where measurements go.
@@ -98,6 +103,12 @@ pub struct Engine {
     pub directory: Directory,
     /// Events that are to be sent later.
     pub delayed: Delayed,
+    /// What users find inappropriate.
+    pub reports: Reports,
+    /// Rooms that operators block or delete.
+    pub room_orders: RoomOrders,
+    /// Registration tokens that operators hand out.
+    pub stored_tokens: StoredTokens,
     /// Typing notifications.
     pub typing: Typing,
     /// Who is online.
@@ -137,11 +148,12 @@ impl Engine {
         check_server_name(&store, &persister, &options.server_name, dir).await?;
         let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
         let closed_to_guests = Arc::new(Notify::new());
+        let interner = Arc::new(Interner::new(store.clone())?);
         let deps = RoomDeps {
             store: store.clone(),
             nodes: nodes.clone(),
-            interner: Arc::new(Interner::new(store.clone())?),
-            server_name: options.server_name,
+            interner: interner.clone(),
+            server_name: options.server_name.clone(),
             key: keys.signing().clone(),
             env: options.env.clone(),
             metrics: options.metrics,
@@ -164,11 +176,26 @@ impl Engine {
         users.lead_out(rooms.clone());
         users.watch_guests(rooms.clone(), nodes.clone(), &closed_to_guests);
         users.keep_last_seen();
+        let directory = Directory::new(store.clone(), users.clone());
+        let parts = OrderParts {
+            store: store.clone(),
+            nodes: nodes.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+            directory: directory.clone(),
+            persister: persister.clone(),
+            interner,
+            server_name: options.server_name,
+            env: options.env.clone(),
+        };
         Ok(Self {
             presence,
             rooms,
             delayed,
-            directory: Directory::new(store.clone(), users.clone()),
+            directory,
+            room_orders: RoomOrders::start(parts, options.room_version),
+            stored_tokens: StoredTokens::new(store.clone(), users.clone(), options.env.clone()),
+            reports: Reports::new(store.clone(), users.clone(), options.env.clone())?,
             users,
             typing: Typing::start(notifier.clone(), options.env),
             store,

@@ -20,6 +20,10 @@ use parlour_storage::{
 /// How many state keys are remembered; beyond that the index is asked.
 const CACHED_STATE_KEYS: usize = 65_536;
 
+/// The settings under which the next numbers are kept, since purged rooms leave gaps at the end.
+const NEXT_EVENT: &str = "next_event";
+const NEXT_ROOM: &str = "next_room";
+
 /// Hands out numbers. One per process.
 #[derive(Debug)]
 pub struct Interner {
@@ -48,16 +52,27 @@ impl Interner {
     /// If the index cannot be read.
     pub fn new(store: Store) -> Result<Self, StorageError> {
         Ok(Self {
-            next_event: AtomicU64::new(highest(&store, keys::EVENT)? + 1),
+            next_event: AtomicU64::new(next_number(&store, keys::EVENT, NEXT_EVENT)?),
             // A birth that was cut off leaves a timeline and no room.
             next_room: AtomicU64::new(
-                highest(&store, keys::ROOM)?.max(highest(&store, keys::TIMELINE)?) + 1,
+                next_number(&store, keys::ROOM, NEXT_ROOM)?
+                    .max(highest(&store, keys::TIMELINE)? + 1),
             ),
             next_state_key: AtomicU64::new(
                 StateKeyNum(highest(&store, keys::STATE_KEY_NAME)?).sequence() + 1,
             ),
             state_keys: Mutex::default(),
             store,
+        })
+    }
+
+    /// What keeps numbers from being given out again that have been, although what had them is
+    /// about to leave the index.
+    pub(crate) fn remember_numbers(&self) -> [Op; 2] {
+        let next = [(NEXT_EVENT, &self.next_event), (NEXT_ROOM, &self.next_room)];
+        next.map(|(name, next)| {
+            let value = next.load(Ordering::Relaxed).to_be_bytes().to_vec().into();
+            Op::Put { key: keys::setting(name), value }
         })
     }
 
@@ -162,6 +177,13 @@ impl StateKeys {
         }
         self.stored.insert(key, num);
     }
+}
+
+/// The number behind all that are in the index or have been.
+fn next_number(store: &Store, keyspace: u8, setting: &str) -> Result<u64, StorageError> {
+    let remembered = store.get(&keys::setting(setting))?;
+    let remembered = remembered.and_then(|entry| entry.value.as_ref().try_into().ok());
+    Ok((highest(store, keyspace)? + 1).max(remembered.map_or(0, u64::from_be_bytes)))
 }
 
 /// The highest number that is a key of this keyspace; 0 if there is none.

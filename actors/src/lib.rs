@@ -9,6 +9,10 @@
 //! | [`users`] | group of users | accounts, devices, account data, receipts, filters |
 //! | [`directory`] | process | room aliases and published rooms |
 //! | [`delayed`] | process | events that are to be sent later |
+//! | [`reports`] | process | what users find inappropriate |
+//! | [`room_orders`] | process | rooms that operators block or delete |
+//! | [`notices`] | process | what the server itself says to users |
+//! | [`stored_tokens`] | process | registration tokens that operators hand out |
 //! | [`typing`] | process | who is typing |
 //! | [`keyring`] | process | which keys other servers sign with |
 //! | [`server_keys`] | process | the keys that this server signs with |
@@ -29,13 +33,17 @@ pub mod keyring;
 mod latest;
 pub mod metrics;
 pub mod nodes;
+pub mod notices;
 pub mod notifier;
 pub mod per_key;
 pub mod persister;
 pub mod presence;
 pub mod registry;
+pub mod reports;
 mod room;
+pub mod room_orders;
 pub mod server_keys;
+pub mod stored_tokens;
 pub mod typing;
 pub mod users;
 pub mod words;

@@ -5,7 +5,7 @@
 //! at once.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     sync::{
@@ -95,6 +95,8 @@ pub struct Rooms(Arc<Registry>);
 
 struct Registry {
     rooms: RwLock<HashMap<OwnedRoomId, Entry>>,
+    /// Rooms that are about to be purged. Looked at while `rooms` is held.
+    retired: RwLock<HashSet<OwnedRoomId>>,
     deps: RoomDeps,
     persister: Persister,
     limits: RoomLimits,
@@ -128,6 +130,7 @@ impl Rooms {
     ) -> Self {
         Self(Arc::new(Registry {
             rooms: RwLock::default(),
+            retired: RwLock::default(),
             deps,
             persister,
             server_queue: Arc::new(Semaphore::new(limits.queue)),
@@ -257,6 +260,28 @@ impl Rooms {
         }
     }
 
+    /// Closes a room: to whoever asks from now on it is not known. Returns when nothing is in
+    /// flight there any more.
+    pub(crate) async fn retire(&self, room: &RoomId) {
+        let entry = {
+            let rooms = self.0.rooms.write().unwrap_or_else(PoisonError::into_inner);
+            let mut retired = self.0.retired.write().unwrap_or_else(PoisonError::into_inner);
+            retired.insert(room.to_owned());
+            rooms.get(room).cloned()
+        };
+        if let Some(entry) = entry {
+            let all = u32::try_from(self.0.limits.queue_per_room).unwrap_or(u32::MAX);
+            // Who has all the permits is alone. The semaphore is never closed.
+            let _alone = entry.queue.acquire_many(all).await;
+            self.0.forget(room, &entry.addr);
+        }
+    }
+
+    /// Opens a closed room again; by now the index does not know it.
+    pub(crate) fn unretire(&self, room: &RoomId) {
+        self.0.retired.write().unwrap_or_else(PoisonError::into_inner).remove(room);
+    }
+
     /// Stops the threads. What is in flight has been waited for by whoever asked for it.
     pub fn stop(&self) {
         for thread in &self.0.threads {
@@ -290,6 +315,7 @@ impl Registry {
     fn find_or_wake(self: &Arc<Self>, room: &RoomId) -> Result<(Entry, Admission), RoomError> {
         {
             let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);
+            self.check_not_retired(room)?;
             if let Some(entry) = rooms.get(room) {
                 // The permit is taken under the lock, so that the room cannot go to sleep between.
                 return Ok((entry.clone(), self.admit(room, entry)?));
@@ -297,11 +323,17 @@ impl Registry {
         }
         let num = self.deps.store.room_num(room.as_str())?.ok_or(RoomError::UnknownRoom)?;
         let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
+        self.check_not_retired(room)?;
         let entry = rooms.entry(room.to_owned()).or_insert_with(|| {
             let (host, room_id) = (self.host(room), room.to_owned());
             self.start_actor(room, move || Room::asleep(host, num, room_id))
         });
         Ok((entry.clone(), self.admit(room, entry)?))
+    }
+
+    fn check_not_retired(&self, room: &RoomId) -> Result<(), RoomError> {
+        let retired = self.retired.read().unwrap_or_else(PoisonError::into_inner);
+        if retired.contains(room) { Err(RoomError::UnknownRoom) } else { Ok(()) }
     }
 
     fn admit(&self, room: &RoomId, entry: &Entry) -> Result<Admission, RoomError> {

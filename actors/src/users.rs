@@ -5,6 +5,7 @@
 //! decides, then writes (is the name free? is the txn id new?) is never overtaken.
 
 mod account_data;
+mod account_list;
 mod accounts;
 mod chores;
 mod deactivate;
@@ -134,7 +135,7 @@ impl Users {
         }
     }
 
-    /// Runs a task on the actors' thread, until that stops.
+    /// Runs a task on the actors' thread, until that stops. It must not keep the thread for long.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.thread.spawn(task);
     }

@@ -126,6 +126,11 @@ impl StateRoot {
         self.others.len as u64
     }
 
+    /// The names of the topmost nodes.
+    pub fn nodes(self) -> impl Iterator<Item = NodeId> {
+        [self.members, self.others].into_iter().filter(|link| !link.is_empty()).map(|link| link.id)
+    }
+
     /// The root as bytes: both node names and both counts.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::BYTES] {

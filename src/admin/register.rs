@@ -144,18 +144,38 @@ impl Registration {
         if [&self.username, &self.password].iter().any(|text| text.contains('\0')) {
             return Err(ApiError::invalid_param("There is a NUL in the user name or password"));
         }
-        let mut mac =
-            Hmac::<Sha1>::new_from_slice(secret.as_bytes()).map_err(ApiError::internal)?;
-        let admin = if self.admin { "admin" } else { "notadmin" };
-        let parts = [&self.nonce, &self.username, &self.password, admin];
-        mac.update(parts.join("\0").as_bytes());
-        if let Some(user_type) = &self.user_type {
-            mac.update(b"\0");
-            mac.update(user_type.as_bytes());
-        }
+        let parts = (self.nonce.as_str(), self.username.as_str(), self.password.as_str());
+        let mac = mac(secret, parts, self.admin, self.user_type.as_deref())?;
         let given = unhex(&self.mac).ok_or_else(wrong)?;
         mac.verify_slice(&given).map_err(|_| wrong())
     }
+}
+
+/// The MAC over nonce, user name and password, and over what the user is to be.
+fn mac(
+    secret: &str,
+    (nonce, username, password): (&str, &str, &str),
+    admin: bool,
+    user_type: Option<&str>,
+) -> Result<Hmac<Sha1>, ApiError> {
+    let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).map_err(ApiError::internal)?;
+    let admin = if admin { "admin" } else { "notadmin" };
+    mac.update([nonce, username, password, admin].join("\0").as_bytes());
+    if let Some(user_type) = user_type {
+        mac.update(b"\0");
+        mac.update(user_type.as_bytes());
+    }
+    Ok(mac)
+}
+
+/// The MAC in hexadecimal, as a client sends it.
+pub(crate) fn signed(
+    secret: &str,
+    parts: (&str, &str, &str),
+    admin: bool,
+) -> Result<String, ApiError> {
+    let mac = mac(secret, parts, admin, None)?.finalize().into_bytes();
+    Ok(mac.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

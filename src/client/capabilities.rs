@@ -11,9 +11,9 @@ use ruma::{
     api::client::discovery::get_capabilities::{
         self,
         v3::{
-            Capabilities, ChangePasswordCapability, GetLoginTokenCapability,
-            ProfileFieldsCapability, RoomVersionStability, RoomVersionsCapability,
-            ThirdPartyIdChangesCapability,
+            AccountModerationCapability, Capabilities, ChangePasswordCapability,
+            GetLoginTokenCapability, ProfileFieldsCapability, RoomVersionStability,
+            RoomVersionsCapability, ThirdPartyIdChangesCapability,
         },
     },
 };
@@ -63,5 +63,7 @@ async fn capabilities(
     capabilities.get_login_token = GetLoginTokenCapability::new(has_password);
     capabilities.thirdparty_id_changes = ThirdPartyIdChangesCapability::new(false);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
+    let admin = req.caller.admin;
+    capabilities.account_moderation = AccountModerationCapability::new(admin, admin);
     Ok(get_capabilities::v3::Response::new(capabilities))
 }

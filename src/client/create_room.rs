@@ -20,7 +20,7 @@ use ruma::{
 use super::membership::Members;
 use crate::{
     error::ApiError,
-    http::{Api, RouteOptions, Routes, Ruma},
+    http::{Admits, Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
 };
 
@@ -38,7 +38,7 @@ pub struct CreateRoomContext {
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<CreateRoomContext>) -> Routes {
-    let options = RouteOptions::rate(RateClass::Join);
+    let options = RouteOptions::rate(RateClass::Join).admits(Admits::Active);
     Routes::new(Api::Client, context).route_with(options, create).finish()
 }
 

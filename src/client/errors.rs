@@ -8,7 +8,8 @@ use parlour_actors::users::{
     UserError,
 };
 use parlour_actors::{
-    RelationError, RoomError, delayed::DelayedError, directory::AliasError, persister::PersistError,
+    RelationError, RoomError, delayed::DelayedError, directory::AliasError,
+    persister::PersistError, reports::ReportError,
 };
 use parlour_event::auth::AuthError;
 use parlour_storage::StorageError;
@@ -25,6 +26,9 @@ const BUSY: Duration = Duration::from_secs(1);
 
 /// After what time somebody may come again who waits for delayed events to be sent.
 const TOO_MANY_DELAYED: Duration = Duration::from_secs(10);
+
+/// After what time there may be room that somebody has to make.
+const TOO_MANY: Duration = Duration::from_secs(3_600);
 
 fn bad_request(errcode: ErrorCode, message: impl ToString) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, errcode, message.to_string())
@@ -175,6 +179,15 @@ impl From<DelayedError> for ApiError {
             DelayedError::TooMany => Self::limit_exceeded(TOO_MANY_DELAYED),
             DelayedError::Room(error) => error.into(),
             DelayedError::User(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::TooMany => Self::limit_exceeded(TOO_MANY),
+            ReportError::User(error) => error.into(),
         }
     }
 }

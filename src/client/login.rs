@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::ApiError,
-    http::{Api, RouteOptions, Routes, Ruma},
+    http::{Admits, Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
 };
 
@@ -48,11 +48,13 @@ pub struct LoginContext {
 #[must_use]
 pub fn routes(context: Arc<LoginContext>) -> Routes {
     let login = RouteOptions::rate(RateClass::Login).required_key("type");
+    // The two that locked accounts can still use.
+    let leaving = RouteOptions::default().admits(Admits::All);
     Routes::new(Api::Client, context)
         .route(flows)
         .route_with(login, log_in)
-        .route(log_out)
-        .route(log_out_everywhere)
+        .route_with(leaving, log_out)
+        .route_with(leaving, log_out_everywhere)
         .finish()
 }
 
@@ -122,10 +124,11 @@ impl LoginContext {
         let old = given.user.as_deref();
         let user = self.accounts.named(given.identifier.as_ref(), old)?;
         if let Some(user) = self.accounts.check_password(user.clone(), given.password).await? {
+            self.check_active(&user)?;
             return Ok(user);
         }
         if let Some(user) = user {
-            self.check_active(&user)?;
+            self.check_there(&user)?;
         }
         Err(ApiError::forbidden("The user name or the password is wrong"))
     }
@@ -137,8 +140,17 @@ impl LoginContext {
         Ok(user)
     }
 
-    /// That an account is gone for good is no secret: its name is not free.
+    /// That an account is locked is told to who has proved to be its owner.
     fn check_active(&self, user: &OwnedUserId) -> Result<(), ApiError> {
+        self.check_there(user)?;
+        match self.accounts.users.account(user.as_str())? {
+            Some(account) if account.locked => Err(ApiError::user_locked()),
+            _ => Ok(()),
+        }
+    }
+
+    /// That an account is gone for good is no secret: its name is not free.
+    fn check_there(&self, user: &OwnedUserId) -> Result<(), ApiError> {
         match self.accounts.users.account(user.as_str())? {
             Some(account) if account.deactivated => {
                 let message = "The account is deactivated";

@@ -30,10 +30,10 @@ use ruma::{
 
 pub(crate) use self::change::ANY;
 pub use self::change::Members;
-use super::{aliases, local};
+use super::{aliases, local, standing};
 use crate::{
     error::ApiError,
-    http::{Api, Caller, RouteOptions, Routes, Ruma},
+    http::{Admits, Api, Caller, RouteOptions, Routes, Ruma},
     limits::RateClass,
     view::ViewError,
 };
@@ -54,15 +54,16 @@ pub struct MembershipContext {
 #[must_use]
 pub fn routes(context: Arc<MembershipContext>) -> Routes {
     let joining = RouteOptions::rate(RateClass::Join);
+    let active = RouteOptions::default().admits(Admits::Active);
     Routes::new(Api::Client, context)
         .route_with(joining.for_guests(), join)
         .route_with(joining, join_by_alias)
-        .route_with(joining, knock)
-        .route_with(joining, invite)
+        .route_with(joining.admits(Admits::Active), knock)
+        .route_with(joining.admits(Admits::Active), invite)
         .route_with(RouteOptions::default().for_guests(), leave)
-        .route(kick)
-        .route(ban)
-        .route(unban)
+        .route_with(active, kick)
+        .route_with(active, ban)
+        .route_with(active, unban)
         .route(forget)
         .route(list_joined)
         .finish()
@@ -120,6 +121,8 @@ async fn enter(
     body: &[u8],
 ) -> Result<(), ApiError> {
     let user = &caller.user_id;
+    standing::check_active_in(&members.view.store, caller, room_id)?;
+    members.check_open(room_id)?;
     let Some(room) = members.view.room(room_id)? else {
         return Err(unknown_room(room_id, &members.server_name));
     };

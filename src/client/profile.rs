@@ -30,7 +30,7 @@ use crate::{
     config::ProfileLookup,
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{Api, Caller, RouteOptions, Routes, Ruma},
+    http::{Admits, Api, Caller, RouteOptions, Routes, Ruma},
     view::{View, ViewError},
 };
 
@@ -60,11 +60,12 @@ pub struct ProfileContext {
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<ProfileContext>) -> Routes {
+    let active = RouteOptions::default().admits(Admits::Active);
     Routes::new(Api::Client, context)
         .route(get)
         .route(get_field)
-        .route_with(RouteOptions::default().for_guests(), set_field)
-        .route_with(RouteOptions::default().for_guests(), delete_field)
+        .route_with(active.for_guests(), set_field)
+        .route_with(active.for_guests(), delete_field)
         .finish()
 }
 

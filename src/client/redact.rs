@@ -12,7 +12,7 @@ use ruma::{
 use super::{local, send::SendContext, txn};
 use crate::{
     error::ApiError,
-    http::{Api, Caller, RouteOptions, Routes, Ruma},
+    http::{Admits, Api, Caller, RouteOptions, Routes, Ruma},
     limits::RateClass,
     view::{Fields, View},
 };
@@ -60,6 +60,9 @@ pub(crate) fn check(
     let sender = Fields::of(&event)?.sender;
     let is_ours = sender.split_once(':').map(|(_, server)| server)
         == Some(caller.user_id.server_name().as_str());
+    if sender != caller.user_id.as_str() {
+        caller.check(Admits::Active)?;
+    }
     let may = sender == caller.user_id.as_str()
         || (caller.admin && is_ours)
         || view.powers(&room)?.may_redact(&caller.user_id);

@@ -1,14 +1,16 @@
 //! Registration tokens: who has one may make an account.
 
-use parlour_storage::StorageError;
+use parlour_actors::stored_tokens::StoredTokens;
 use sha2::{Digest, Sha256};
 
-use crate::config::RegistrationMode;
+use crate::{config::RegistrationMode, error::ApiError};
 
 /// All tokens that there are.
 pub struct RegistrationTokens {
     /// The hashes of those in the configuration, which can be used for ever.
     configured: Vec<[u8; 32]>,
+    /// Those that administrators have handed out.
+    stored: StoredTokens,
 }
 
 impl std::fmt::Debug for RegistrationTokens {
@@ -18,32 +20,40 @@ impl std::fmt::Debug for RegistrationTokens {
 }
 
 impl RegistrationTokens {
-    /// The tokens of the configuration.
+    /// The tokens of the configuration and those of administrators.
     #[must_use]
-    pub fn new(mode: &RegistrationMode) -> Self {
+    pub fn new(mode: &RegistrationMode, stored: StoredTokens) -> Self {
         let configured = match mode {
             RegistrationMode::Token(tokens) => tokens.iter().map(|token| hash(token)).collect(),
             _ => Vec::new(),
         };
-        Self { configured }
+        Self { configured, stored }
     }
 
     /// Whether a token would let somebody in at this moment.
     ///
     /// # Errors
     /// If storage cannot be read.
-    pub fn is_valid(&self, token: &str) -> Result<bool, StorageError> {
-        // Hashes are compared, so that the time does not tell how much of a token was right.
-        let wanted = hash(token);
-        Ok(self.configured.contains(&wanted))
+    pub fn is_valid(&self, token: &str) -> Result<bool, ApiError> {
+        Ok(self.is_configured(token) || self.stored.is_valid(token)?)
+    }
+
+    /// Hashes are compared, so that the time does not tell how much of a token was right.
+    fn is_configured(&self, token: &str) -> bool {
+        self.configured.contains(&hash(token))
     }
 
     /// Uses a token for an account that is about to be made; says whether it was still valid.
     ///
     /// # Errors
     /// If storage cannot be read or written.
-    pub async fn spend(&self, token: &str) -> Result<bool, StorageError> {
-        self.is_valid(token)
+    pub async fn spend(&self, token: &str) -> Result<bool, ApiError> {
+        if self.is_configured(token) {
+            return Ok(true);
+        }
+        let Some(claim) = self.stored.claim(token)? else { return Ok(false) };
+        self.stored.complete(claim).await?;
+        Ok(true)
     }
 }
 

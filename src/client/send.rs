@@ -11,7 +11,7 @@ use ruma::{
     api::client::message::send_message_event::v3::{Request, Response},
 };
 
-use super::{delayed::DelayedContext, local, redact, txn};
+use super::{delayed::DelayedContext, local, redact, standing, txn};
 use crate::{
     error::ApiError,
     http::{Answer, Api, RouteOptions, Routes, Ruma},
@@ -48,6 +48,9 @@ async fn send(context: Arc<SendContext>, req: Ruma<Request>) -> Result<Answer<Re
     let (room_id, event_type) = (&req.room_id, req.event_type.to_string());
     let path = [room_id.as_str(), &event_type];
     let transaction = txn::transaction(&req.caller, "send", &path, req.txn_id.as_str())?;
+    if event_type != "m.room.redaction" {
+        standing::check_active_in(&context.view.store, &req.caller, room_id)?;
+    }
     let mut event = local::message_event(&req.caller.user_id, &event_type, content);
     event.transaction = Some(transaction.clone());
     let delayed = context.delayed.schedule(&req.caller, &req.meta, room_id, &event).await?;

@@ -7,7 +7,7 @@ use ruma::OwnedUserId;
 
 use crate::{
     error::ApiError,
-    http::{Authenticator, BoxFuture, Caller},
+    http::{Authenticator, BoxFuture, Caller, Standing},
 };
 
 /// Looks tokens up among the logins of this server's users.
@@ -37,11 +37,17 @@ impl Sessions {
         let account = account.ok_or_else(|| ApiError::unknown_token(false))?;
         self.users.saw(&login.user, &login.device, from);
         let user_id = OwnedUserId::try_from(login.user).map_err(ApiError::internal)?;
+        let standing = match (account.locked, account.suspended) {
+            (true, _) => Standing::Locked,
+            (false, true) => Standing::Suspended,
+            (false, false) => Standing::Active,
+        };
         Ok(Caller {
             user_id,
             device_id: login.device.into(),
             admin: account.admin,
             guest: account.guest,
+            standing,
         })
     }
 }

@@ -6,10 +6,14 @@
 use std::sync::Arc;
 
 use parlour_actors::{LocalEvent, directory::Directory};
-use parlour_event::{content::Membership, json::Object};
+use parlour_event::{
+    content::Membership,
+    json::{Object, Value},
+};
 use ruma::{
     RoomId, UserId,
     api::client::state::send_state_event::v3::{Request, Response},
+    events::StateEventType,
 };
 
 use super::{
@@ -21,7 +25,7 @@ use super::{
 };
 use crate::{
     error::ApiError,
-    http::{Answer, Api, RouteOptions, Routes, Ruma},
+    http::{Admits, Answer, Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
 };
 
@@ -55,6 +59,9 @@ async fn set_state(
     let (caller, room_id) = (&req.caller, &req.room_id);
     let content = local::object(&req.meta.body)?;
     let event_type = req.event_type.to_string();
+    if !is_own_leave(&req, &content) {
+        caller.check(Admits::Active)?;
+    }
     let event = local::state_event(&caller.user_id, &event_type, &req.state_key, content);
     check(&context, room_id, &event)?;
     if let Some(answer) = context.delayed.schedule(caller, &req.meta, room_id, &event).await? {
@@ -84,6 +91,13 @@ fn check(
     }
 }
 
+/// Whether the caller leaves the room by this; suspended users may do that.
+fn is_own_leave(req: &Ruma<Request>, content: &Object) -> bool {
+    req.event_type == StateEventType::RoomMember
+        && req.state_key == req.caller.user_id.as_str()
+        && content.get("membership").and_then(Value::as_str) == Some("leave")
+}
+
 /// The same as the endpoints for memberships, only with a content of one's own.
 async fn set_member(
     context: &StateWriteContext,
@@ -93,7 +107,7 @@ async fn set_member(
     let sender = &req.caller.user_id;
     let target = <&UserId>::try_from(req.state_key.as_str())
         .map_err(|error| ApiError::invalid_param(format!("The state key is no user: {error}")))?;
-    let is_leave = content.get("membership").and_then(|value| value.as_str()) == Some("leave");
+    let is_leave = content.get("membership").and_then(Value::as_str) == Some("leave");
     let from = if is_leave && sender != target { KICK_OR_UNBAN } else { ANY };
     let sent = context.members.change(&req.room_id, sender, target, content, from).await?;
     Ok(Response::new(sent.event_id))

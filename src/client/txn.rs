@@ -60,6 +60,7 @@ mod tests {
     use ruma::{device_id, user_id};
 
     use super::*;
+    use crate::http::Standing;
 
     #[test]
     fn every_part_of_the_scope_counts() {
@@ -68,6 +69,7 @@ mod tests {
             device_id: device.into(),
             admin: false,
             guest: false,
+            standing: Standing::Active,
         };
         let hash = |caller: &Caller, endpoint: &str, path: &[&str], txn: &str| {
             transaction(caller, endpoint, path, txn).expect("short enough").hash

@@ -27,7 +27,7 @@ use self::plan::Plan;
 use super::{aliases, local, membership::Members};
 use crate::{
     error::ApiError,
-    http::{Api, RouteOptions, Routes, Ruma},
+    http::{Admits, Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
     view::RoomView,
 };
@@ -55,7 +55,7 @@ impl UpgradeContext {
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<UpgradeContext>) -> Routes {
-    let options = RouteOptions::rate(RateClass::Join);
+    let options = RouteOptions::rate(RateClass::Join).admits(Admits::Active);
     Routes::new(Api::Client, context).route_with(options, upgrade).finish()
 }
 

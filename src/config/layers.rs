@@ -10,6 +10,7 @@ use figment::{
 };
 
 use super::{ConfigError, DEFAULT, raw::Raw};
+use crate::cli::admin::TOKEN as ADMIN_TOKEN;
 
 /// What environment variables of ours begin with.
 const PREFIX: &str = "PARLOUR_";
@@ -63,7 +64,10 @@ pub(super) fn read(source: &Source) -> Result<Raw, ConfigError> {
     }
     let mut variables = Vec::new();
     for (name, text) in &source.environment {
-        let Some(path) = name.strip_prefix(PREFIX) else { continue };
+        // The token of `parlour admin` is nothing that a server is configured with.
+        let Some(path) = name.strip_prefix(PREFIX).filter(|_| name != ADMIN_TOKEN) else {
+            continue;
+        };
         let key = path.split("__").map(str::to_lowercase).collect::<Vec<_>>().join(".");
         let value = variable(&default, name, &key, text)?;
         figment = figment.merge((key.clone(), value));

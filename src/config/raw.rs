@@ -16,6 +16,7 @@ pub(crate) struct Raw {
     pub(crate) registration: Registration,
     pub(crate) support: Support,
     pub(crate) sessions: Sessions,
+    pub(crate) server_notices: ServerNotices,
     pub(crate) rooms: Rooms,
     pub(crate) users: Users,
     pub(crate) presence: Presence,
@@ -113,6 +114,16 @@ pub(crate) struct Contact {
 pub(crate) struct Sessions {
     pub(crate) access_token_lifetime_seconds: u64,
     pub(crate) refreshable_token_lifetime_seconds: u64,
+}
+
+/// `[server_notices]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ServerNotices {
+    pub(crate) localpart: String,
+    pub(crate) display_name: String,
+    pub(crate) avatar_url: String,
+    pub(crate) room_name: String,
 }
 
 /// `[rooms]`

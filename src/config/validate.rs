@@ -9,14 +9,14 @@ use std::{
 
 use ipnet::IpNet;
 use ruma::{
-    OwnedUserId, RoomVersionId, ServerName, api::client::discovery::discover_support::Contact,
-    serde::Base64,
+    MxcUri, OwnedUserId, RoomVersionId, ServerName, UserId,
+    api::client::discovery::discover_support::Contact, serde::Base64,
 };
 
 use super::{
     Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, Policy, PresenceConfig,
-    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, SessionsConfig, SupportConfig,
-    SyncConfig, ThreadsConfig, TlsFiles, UsersConfig,
+    RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, ServerNoticesConfig,
+    SessionsConfig, SupportConfig, SyncConfig, ThreadsConfig, TlsFiles, UsersConfig,
     raw::{self, Raw},
 };
 use crate::limits::{Rate, RateLimitConfig};
@@ -43,6 +43,7 @@ pub(super) fn validate(raw: Raw) -> Checked<Config> {
         rate_limits: rate_limits(&raw.limits, server.test_mode)?,
         max_client_body: body("limits.max_client_body", raw.limits.max_client_body)?,
         max_federation_body: body("limits.max_federation_body", raw.limits.max_federation_body)?,
+        server_notices: server_notices(raw.server_notices, &server.name)?,
         server,
         listeners,
         registration: registration(raw.registration)?,
@@ -242,6 +243,32 @@ fn sessions(raw: raw::Sessions) -> Checked<SessionsConfig> {
         access: (seconds > 0).then(|| Duration::from_secs(seconds)),
         refreshable: Duration::from_secs(raw.refreshable_token_lifetime_seconds),
     })
+}
+
+fn server_notices(
+    raw: raw::ServerNotices,
+    server: &ServerName,
+) -> Checked<Option<ServerNoticesConfig>> {
+    let raw::ServerNotices { localpart, display_name, avatar_url, room_name } = raw;
+    if localpart.is_empty() {
+        return Ok(None);
+    }
+    let user = UserId::parse(format!("@{localpart}:{server}")).ok();
+    let user = user.filter(|user| user.validate_strict().is_ok() && user.server_name() == server);
+    let Some(user) = user else {
+        return wrong(
+            "server_notices.localpart",
+            format_args!("`{localpart}` is not the name of a user; write one such as server"),
+        );
+    };
+    if !avatar_url.is_empty() && !<&MxcUri>::from(avatar_url.as_str()).is_valid() {
+        return wrong(
+            "server_notices.avatar_url",
+            format_args!("`{avatar_url}` is not an mxc: URI; write one, or nothing"),
+        );
+    }
+    let avatar_url = Some(avatar_url).filter(|url| !url.is_empty());
+    Ok(Some(ServerNoticesConfig { user, display_name, avatar_url, room_name }))
 }
 
 fn rooms(raw: &raw::Rooms) -> Checked<RoomsConfig> {

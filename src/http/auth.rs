@@ -29,6 +29,57 @@ pub struct Caller {
     pub admin: bool,
     /// Whether the user is a guest, to whom few endpoints are open.
     pub guest: bool,
+    /// What the account may still do.
+    pub standing: Standing,
+}
+
+/// What an administrator has left of an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// Everything.
+    #[default]
+    Active,
+    /// Reading, and little more (CS API, "Account suspension").
+    Suspended,
+    /// Logging out (CS API, "Account locking").
+    Locked,
+}
+
+/// Whose requests an endpoint takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Admits {
+    /// Everybody's but those of locked accounts.
+    #[default]
+    Unlocked,
+    /// Neither those of locked nor of suspended accounts.
+    Active,
+    /// Everybody's.
+    All,
+}
+
+impl Caller {
+    /// Checks that an endpoint takes this caller's requests.
+    ///
+    /// # Errors
+    /// 401 `M_USER_LOCKED`, 403 `M_USER_SUSPENDED`.
+    pub fn check(&self, admits: Admits) -> Result<(), ApiError> {
+        match (self.standing, admits) {
+            (Standing::Locked, Admits::Unlocked | Admits::Active) => Err(ApiError::user_locked()),
+            (Standing::Suspended, Admits::Active) => Err(ApiError::user_suspended()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the caller is an administrator.
+    ///
+    /// # Errors
+    /// 403 `M_FORBIDDEN`.
+    pub fn check_admin(&self) -> Result<(), ApiError> {
+        match self.admin {
+            true => Ok(()),
+            false => Err(ApiError::forbidden("You are not a server admin")),
+        }
+    }
 }
 
 /// Looks access tokens up.
@@ -114,7 +165,7 @@ pub trait Scheme: AuthScheme {
     /// The device, if it is known: its user's rate limits apply.
     fn caller(caller: &Self::Caller) -> Option<&Caller>;
 
-    /// The same for other servers.
+    /// Whose rate limits apply where another server asks.
     fn server(_: &Self::Caller) -> Option<&ServerName> {
         None
     }

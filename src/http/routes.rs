@@ -11,8 +11,8 @@ use ruma::api::{IncomingRequest, IncomingRequestExt as _, path_builder::PathBuil
 use serde::de::Error as _;
 
 use super::{
-    Api, BoxFuture, Caller, RawRequest, RequestMeta, Ruma, Scheme, auth::Authenticators, body,
-    convert, dispatch::Call,
+    Admits, Api, BoxFuture, Caller, RawRequest, RequestMeta, Ruma, Scheme, auth::Authenticators,
+    body, convert, dispatch::Call,
 };
 use crate::{
     error::ApiError,
@@ -32,6 +32,8 @@ pub struct RouteOptions {
     pub required_key: Option<&'static str>,
     /// Guests may use it, too.
     pub guests: bool,
+    /// Whose requests it takes.
+    pub admits: Admits,
 }
 
 impl RouteOptions {
@@ -47,7 +49,8 @@ impl RouteOptions {
     /// Options with this rate limit.
     #[must_use]
     pub const fn rate(rate: RateClass) -> Self {
-        Self { rate, max_body: None, raw_body: false, required_key: None, guests: false }
+        let admits = Admits::Unlocked;
+        Self { rate, max_body: None, raw_body: false, required_key: None, guests: false, admits }
     }
 
     /// The same for an endpoint that guests may use, too (CS API, "Guest access").
@@ -68,6 +71,13 @@ impl RouteOptions {
     #[must_use]
     pub const fn required_key(mut self, key: &'static str) -> Self {
         self.required_key = Some(key);
+        self
+    }
+
+    /// The same for requests of these accounts.
+    #[must_use]
+    pub const fn admits(mut self, admits: Admits) -> Self {
+        self.admits = admits;
         self
     }
 
@@ -254,6 +264,7 @@ where
         shared.limits.check_server(options.rate, server).map_err(ApiError::limit_exceeded)?;
     }
     let known = R::Authentication::caller(&caller);
+    known.map_or(Ok(()), |caller| caller.check(options.admits))?;
     if known.is_some_and(|caller| caller.guest) && !options.guests {
         return Err(ApiError::guest_access_forbidden());
     }

@@ -76,6 +76,7 @@ async fn engine() -> Engine {
         state_cache_bytes: 1 << 20,
         rooms: RoomLimits::default(),
         presence: None,
+        room_version: RoomVersion::parse("12").unwrap(),
         env: Env::system(),
         metrics: Arc::new(NoMetrics),
     };

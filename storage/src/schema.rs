@@ -34,12 +34,17 @@
 //! | [`keys::EVENT_TIME`] | room, time, event number | nothing |
 //! | [`keys::DELAYED`] | delay id; user, delay id; time, delay id | [`DelayedEntry`] with body; nothing; nothing |
 //! | [`keys::REMOTE_KEYS`] | server name | [`RemoteKeys`], body: the signed document |
+//! | [`keys::NOTICE_ROOM`] | user | [`NoticeRoom`] |
+//! | [`keys::REPORT`] | number | [`Report`] |
+//! | [`keys::REGISTRATION_TOKEN`] | token | [`RegistrationToken`] |
+//! | [`keys::ROOM_ORDER`] | `block`, room id; `delete`, id of the deletion | [`BlockedRoom`]; [`Deletion`] |
 //! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
 pub mod accounts;
 mod codec;
 pub mod delayed;
 pub mod keys;
+pub mod moderation;
 pub mod relations;
 pub mod rooms;
 pub mod servers;
@@ -51,6 +56,10 @@ pub use accounts::{
 };
 pub use codec::Stored;
 pub use delayed::DelayedEntry;
+pub use moderation::{
+    BlockedRoom, Deletion, DeletionStatus, NoticeRoom, RegistrationToken, Replacement, Report,
+    ReportSubject,
+};
 pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
 pub use rooms::{
     AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, StoredEvent,

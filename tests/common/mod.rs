@@ -1,6 +1,7 @@
 //! The black-box harness: a child server, users that talk to it over HTTP, and the specification
 //! that every answer is checked against.
 
+mod admin;
 mod answer;
 mod coverage;
 mod federation;

@@ -65,6 +65,13 @@ impl Server {
         Self { child: None, dir, settings, http, base }
     }
 
+    /// The same server with more settings, from its next start on.
+    pub(crate) fn with(mut self, settings: &[(&str, &str)]) -> Self {
+        let more = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        self.settings.extend(more);
+        self
+    }
+
     /// Kills the server, as the kernel would: SIGKILL, nothing is flushed.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -9,6 +9,8 @@ mod common;
 
 mod account_data_deletion;
 mod accounts;
+mod admin;
+mod admin_cli;
 mod auth;
 mod deactivation;
 mod delayed;
@@ -21,6 +23,7 @@ mod guests;
 mod harness;
 mod limits;
 mod maintenance;
+mod moderation;
 mod notifications;
 mod owned_state;
 mod people;

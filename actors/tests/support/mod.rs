@@ -36,6 +36,7 @@ pub(crate) fn options(dir: Option<&Path>, rooms: RoomLimits) -> EngineOptions {
         state_cache_bytes: 1 << 20,
         rooms,
         presence: None,
+        room_version: parlour_event::RoomVersion::parse("12").unwrap(),
         env: Env::system(),
         metrics: Arc::new(NoMetrics),
     }

@@ -137,6 +137,15 @@ impl Node {
         Self::id_of(&self.encode())
     }
 
+    /// The names of the nodes right below.
+    pub fn children(&self) -> impl Iterator<Item = NodeId> {
+        let links = match &self.0 {
+            Kind::Leaf(_) => &[],
+            Kind::Branch(branch) => branch.links(),
+        };
+        links.iter().map(|link| link.id)
+    }
+
     /// About how many bytes of memory the node takes; for caches.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

@@ -6,11 +6,12 @@ use parlour_event::{
     content::{MemberContent, Membership},
     json::{Object, Value},
 };
+use parlour_storage::schema::keys;
 use ruma::{OwnedServerName, OwnedUserId, RoomId, UserId, api::error::ErrorCode};
 
 use super::no_federation;
 use crate::{
-    client::{local, upgrade::settings::after_join},
+    client::{local, standing, upgrade::settings::after_join},
     error::ApiError,
     view::{InviteAction, RoomView, View},
 };
@@ -48,7 +49,9 @@ impl Members {
     ) -> Result<Sent, ApiError> {
         // Who vouches is for this server to say.
         content.remove(AUTHORISED_BY);
-        match MemberContent::new(&content).membership() {
+        let membership = MemberContent::new(&content).membership();
+        self.check_order(room_id, sender, target, membership)?;
+        match membership {
             Some(Membership::Join) => {
                 self.add_profile(target, &mut content)?;
                 if let Some(user) = self.authorising_user(room_id, target).await? {
@@ -81,6 +84,39 @@ impl Members {
 
     fn is_guest(&self, user: &UserId) -> Result<bool, ApiError> {
         Ok(self.users.account(user.as_str())?.is_some_and(|account| account.guest))
+    }
+
+    /// What operators want: that nobody enters a room that they have blocked, and that users stay
+    /// where the server talks to them.
+    fn check_order(
+        &self,
+        room_id: &RoomId,
+        sender: &UserId,
+        target: &UserId,
+        membership: Option<Membership>,
+    ) -> Result<(), ApiError> {
+        match membership {
+            Some(Membership::Join | Membership::Invite | Membership::Knock) => {
+                self.check_open(room_id)
+            }
+            Some(Membership::Leave)
+                if sender == target
+                    && standing::is_notice_room(&self.view.store, target, room_id)? =>
+            {
+                let code = ErrorCode::CannotLeaveServerNoticeRoom;
+                let message = "In this room the server talks to you; it cannot be left";
+                Err(ApiError::new(StatusCode::FORBIDDEN, code, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a room is not blocked.
+    pub(super) fn check_open(&self, room_id: &RoomId) -> Result<(), ApiError> {
+        match self.view.store.get(&keys::blocked_room(room_id.as_str()))? {
+            Some(_) => Err(ApiError::forbidden("This room is blocked on this server")),
+            None => Ok(()),
+        }
     }
 
     async fn authorising_user(

@@ -18,6 +18,10 @@ pub struct User {
     pub guest: bool,
     /// Whether the account is gone for good.
     pub deactivated: bool,
+    /// Whether an administrator has locked the account: its logins are kept, and do nothing.
+    pub locked: bool,
+    /// Whether an administrator has suspended the account: it can read, and hardly more.
+    pub suspended: bool,
     /// Display name.
     pub display_name: Option<String>,
     /// Avatar, an `mxc:` URI.

@@ -89,9 +89,32 @@ keyspaces! {
     DELAYED = b'D';
     /// Keys of other servers.
     REMOTE_KEYS = b'C';
+    /// The room in which the server talks to a user.
+    NOTICE_ROOM = b'n';
+    /// Reports of events, rooms and users, in the order in which they came.
+    REPORT = b'w';
+    /// Tokens that open the registration.
+    REGISTRATION_TOKEN = b'z';
+    /// What operators have ordered about rooms: blocks and deletions.
+    ROOM_ORDER = b'W';
     /// Server-wide values.
     SETTING = b'Z';
 }
+
+/// The keyspaces whose keys begin with the number of a room. A room that is purged is removed from
+/// them.
+pub const OF_ROOM: &[u8] = &[
+    TIMELINE,
+    GRAPH,
+    SERVER_IN_ROOM,
+    RECEIPT,
+    RECEIPT_FEED,
+    ALIAS_OF_ROOM,
+    RELATION,
+    RELATION_OF_USER,
+    THREAD,
+    EVENT_TIME,
+];
 
 /// Separates strings in a key. It sorts before every other byte, so that a scan of one user's
 /// keys does not meet those of a user with a longer name.
@@ -413,6 +436,12 @@ pub fn thread_subscriptions_of(user: &str) -> Bytes {
     KeyBuilder::new(THREAD_SUBSCRIPTION).text(user).build()
 }
 
+/// The common start of a user's [`THREAD_SUBSCRIPTION`] keys in a room.
+#[must_use]
+pub fn thread_subscriptions_in(user: &str, room: RoomNum) -> Bytes {
+    KeyBuilder::new(THREAD_SUBSCRIPTION).text(user).number(room.0).build()
+}
+
 /// [`THREAD_SUBSCRIPTION_FEED`]
 #[must_use]
 pub fn thread_subscription_feed(user: &str, pos: StreamPos) -> Bytes {
@@ -453,6 +482,42 @@ pub fn published(room: RoomNum) -> Bytes {
 #[must_use]
 pub fn remote_keys(server: &str) -> Bytes {
     KeyBuilder::new(REMOTE_KEYS).text(server).build()
+}
+
+/// [`NOTICE_ROOM`]
+#[must_use]
+pub fn notice_room(user: &str) -> Bytes {
+    KeyBuilder::new(NOTICE_ROOM).text(user).build()
+}
+
+/// [`REPORT`]
+#[must_use]
+pub fn report(id: u64) -> Bytes {
+    KeyBuilder::new(REPORT).number(id).build()
+}
+
+/// [`REGISTRATION_TOKEN`]
+#[must_use]
+pub fn registration_token(token: &str) -> Bytes {
+    KeyBuilder::new(REGISTRATION_TOKEN).text(token).build()
+}
+
+/// [`ROOM_ORDER`]: a block.
+#[must_use]
+pub fn blocked_room(room: &str) -> Bytes {
+    KeyBuilder::new(ROOM_ORDER).text("block").text(room).build()
+}
+
+/// [`ROOM_ORDER`]: a deletion.
+#[must_use]
+pub fn deletion(id: &str) -> Bytes {
+    KeyBuilder::new(ROOM_ORDER).text("delete").text(id).build()
+}
+
+/// The common start of all deletions' keys.
+#[must_use]
+pub fn deletions() -> Bytes {
+    KeyBuilder::new(ROOM_ORDER).text("delete").build()
 }
 
 /// [`SETTING`]

@@ -335,6 +335,17 @@ impl Store {
             .collect()
     }
 
+    /// How many users of a server are joined to a room.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn joined_from(&self, room: RoomNum, server: &str) -> Result<u64, StorageError> {
+        let key = keys::server_in_room(room, server);
+        let entry = self.get(&key)?;
+        entry.map_or(Ok(0), |entry| decode_number(&key, &entry.value))
+    }
+
     /// A room's events in the order of arrival (or against it), positions within `range`.
     ///
     /// # Errors

@@ -42,6 +42,67 @@ const SUBSCRIPTION: &str = "/_matrix/client/unstable/io.element.msc4306/rooms/{r
     {thread_root}/subscription";
 const SUBSCRIPTIONS: &str = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions";
 
+/// The endpoints of operators' tools.
+const OPERATORS: [(&str, &str); 30] = [
+    ("GET", "/_synapse/admin/v1/server_version"),
+    ("GET", "/_synapse/admin/v2/users"),
+    ("GET", "/_synapse/admin/v3/users"),
+    ("GET", "/_synapse/admin/v2/users/{user_id}"),
+    ("PUT", "/_synapse/admin/v2/users/{user_id}"),
+    ("GET", "/_synapse/admin/v1/users/{user_id}/admin"),
+    ("PUT", "/_synapse/admin/v1/users/{user_id}/admin"),
+    ("GET", "/_synapse/admin/v1/users/{user_id}/joined_rooms"),
+    ("POST", "/_synapse/admin/v1/reset_password/{user_id}"),
+    ("PUT", "/_synapse/admin/v1/suspend/{user_id}"),
+    ("GET", "/_synapse/admin/v1/registration_tokens"),
+    ("POST", "/_synapse/admin/v1/registration_tokens/new"),
+    ("GET", "/_synapse/admin/v1/registration_tokens/{token}"),
+    ("PUT", "/_synapse/admin/v1/registration_tokens/{token}"),
+    ("DELETE", "/_synapse/admin/v1/registration_tokens/{token}"),
+    ("GET", "/_synapse/admin/v1/event_reports"),
+    ("GET", "/_synapse/admin/v1/event_reports/{report_id}"),
+    ("DELETE", "/_synapse/admin/v1/event_reports/{report_id}"),
+    ("GET", "/_synapse/admin/v1/rooms"),
+    ("GET", "/_synapse/admin/v1/rooms/{room_id}"),
+    ("DELETE", "/_synapse/admin/v1/rooms/{room_id}"),
+    ("GET", "/_synapse/admin/v1/rooms/{room_id}/members"),
+    ("GET", "/_synapse/admin/v1/rooms/{room_id}/state"),
+    ("GET", "/_synapse/admin/v1/rooms/{room_id}/block"),
+    ("PUT", "/_synapse/admin/v1/rooms/{room_id}/block"),
+    ("DELETE", "/_synapse/admin/v2/rooms/{room_id}"),
+    ("GET", "/_synapse/admin/v2/rooms/{room_id}/delete_status"),
+    ("GET", "/_synapse/admin/v2/rooms/delete_status/{delete_id}"),
+    ("POST", "/_synapse/admin/v1/send_server_notice"),
+    ("PUT", "/_synapse/admin/v1/send_server_notice/{txn_id}"),
+];
+
+/// The same with bodies.
+fn operators() -> Vec<(&'static str, &'static str, Value)> {
+    let user = json!({ "password": "x", "admin": false, "displayname": "X", "locked": false });
+    let token = json!({ "token": "t", "uses_allowed": 1, "expiry_time": null });
+    let delete = json!({ "new_room_user_id": "@a:b", "block": true, "purge": true });
+    let notice = json!({ "user_id": "@a:b", "content": { "body": "x" }, "type": "m.x" });
+    let bodies = [
+        ("v2/users/{user_id}", "PUT", user),
+        ("v1/users/{user_id}/admin", "PUT", json!({ "admin": true })),
+        ("v1/reset_password/{user_id}", "POST", json!({ "new_password": "x" })),
+        ("v1/suspend/{user_id}", "PUT", json!({ "suspend": true })),
+        ("v1/registration_tokens/new", "POST", token.clone()),
+        ("v1/registration_tokens/{token}", "PUT", token),
+        ("v1/rooms/{room_id}/block", "PUT", json!({ "block": true })),
+        ("v1/rooms/{room_id}", "DELETE", delete.clone()),
+        ("v2/rooms/{room_id}", "DELETE", delete),
+        ("v1/send_server_notice", "POST", notice.clone()),
+        ("v1/send_server_notice/{txn_id}", "PUT", notice),
+    ];
+    let body = |path: &str, method: &str| {
+        let mut bodies =
+            bodies.iter().filter(|(at, verb, _)| *verb == method && path.ends_with(at));
+        bodies.next().map(|(.., body)| body.clone()).unwrap_or_default()
+    };
+    OPERATORS.iter().map(|(method, path)| (*method, *path, body(path, method))).collect()
+}
+
 /// Endpoints that are in no definition: method, path, whether a token is asked for, a body.
 fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
     let register = json!({ "nonce": "0", "username": "x", "password": "y", "mac": "00",
@@ -56,7 +117,7 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         "/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}/{action}";
     let page = "/_matrix/client/v3/auth/{auth_type}/fallback/web";
     let old_page = "/_matrix/client/r0/auth/{auth_type}/fallback/web";
-    vec![
+    let mut own = vec![
         ("GET", summary, false, Value::Null),
         ("GET", mutual, true, Value::Null),
         ("GET", delayed, true, Value::Null),
@@ -76,7 +137,9 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         ("POST", old_page, false, json!({ "user": "x" })),
         ("GET", "/_synapse/admin/v1/register", false, Value::Null),
         ("POST", "/_synapse/admin/v1/register", false, register),
-    ]
+    ];
+    own.extend(operators().into_iter().map(|(method, path, body)| (method, path, true, body)));
+    own
 }
 
 impl Operation {
