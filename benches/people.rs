@@ -101,6 +101,7 @@ async fn main() {
         storage: None,
         state_cache_bytes: 1 << 20,
         rooms: RoomLimits::default(),
+        room_version: parlour_event::RoomVersion::parse("12").expect("a known version"),
         presence: None,
         env: Env::system(),
         metrics: Arc::new(NoMetrics),

@@ -218,7 +218,7 @@ impl UserContext {
             password: wish.password,
             admin: wish.admin.unwrap_or_default(),
             display_name: wish.displayname.filter(|name| !name.is_empty()),
-            device: None,
+            ..NewAccount::default()
         };
         self.accounts.create(Some(user.clone()), new).await?;
         if wish.locked == Some(true) {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use parlour_actors::users::{Standing, Users};
+use parlour_actors::users::{Standing as TokenStanding, Users};
 use ruma::OwnedUserId;
 
 use crate::{
@@ -27,10 +27,10 @@ impl Sessions {
         let login = self.users.authenticate(token).map_err(ApiError::unavailable)?;
         let login = login.ok_or_else(|| ApiError::unknown_token(false))?;
         match login.standing {
-            Standing::Good => {}
-            Standing::Unconfirmed => self.users.confirm(&login, token).await?,
+            TokenStanding::Good => {}
+            TokenStanding::Unconfirmed => self.users.confirm(&login, token).await?,
             // The device is there still: the client refreshes, or logs in on it again.
-            Standing::Ended => return Err(ApiError::unknown_token(true)),
+            TokenStanding::Ended => return Err(ApiError::unknown_token(true)),
         }
         let account = self.users.account(&login.user).map_err(ApiError::unavailable)?;
         let account = account.filter(|account| !account.deactivated);
