@@ -152,9 +152,11 @@ async fn who_asks_too_much_of_one_room_is_refused() {
     let results = all.await;
     let sent = results.iter().filter(|result| result.is_ok()).count();
     let refused = results.iter().filter(|result| matches!(result, Err(RoomError::Busy))).count();
-    assert_eq!((sent, refused), (8, 42));
+    // Whoever is answered makes room for another, also while the rest is still asking.
+    assert!(sent >= 8 && refused > 0, "{sent} sent, {refused} refused");
+    assert_eq!(sent + refused, 50);
     assert_eq!(engine.rooms.busiest(10), [], "nobody waits any more");
-    assert_eq!(timeline(&engine, &room).len(), 4 + 8);
+    assert_eq!(timeline(&engine, &room).len(), 4 + sent);
     engine.stop().await;
 }
 

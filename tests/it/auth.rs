@@ -154,7 +154,7 @@ fn stages_can_be_done_in_a_web_browser() {
     assert!(done.page.contains("window.onAuthDone()"), "{}", done.page);
     assert!(done.page.contains("postMessage(\"authDone\", \"*\")"), "{}", done.page);
     // Once more is no harm.
-    assert_eq!(server.http.get(&token).ok().page.contains("onAuthDone"), true);
+    assert!(server.http.get(&token).ok().page.contains("onAuthDone"));
     submit(&server.http, &token, "token=forged").ok();
     body["auth"] = json!({ "session": session });
     let half = server.http.post(REGISTER, &body);
