@@ -10,6 +10,11 @@ const DEFAULT_LIMIT: usize = 100;
 /// The most entries of a page.
 const MAX_LIMIT: usize = 10_000;
 
+/// The order of a list where nobody says which.
+pub(super) fn forwards() -> Direction {
+    Direction::Forward
+}
+
 /// Which page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {

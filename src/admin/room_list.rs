@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    page::{Page, Pager, Window, in_direction},
+    page::{Page, Pager, Window, forwards, in_direction},
     request::{AdminRequest, Answer},
     room_shape::RoomSummary,
     rooms::RoomContext,
@@ -42,10 +42,6 @@ struct Query {
     search_term: Option<String>,
     public_rooms: Option<bool>,
     empty_rooms: Option<bool>,
-}
-
-fn forwards() -> Direction {
-    Direction::Forward
 }
 
 /// What the list is sorted by: numbers from the largest to the smallest, all else upwards.

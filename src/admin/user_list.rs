@@ -3,13 +3,13 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use parlour_actors::users::Users;
-use parlour_storage::schema::User;
+use parlour_storage::schema::{User, keys};
 use ruma::api::Direction;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    page::{Page, Pager, Window, in_direction},
+    page::{Page, Pager, Window, forwards, in_direction},
     request::{AdminRequest, Answer},
     users::UserContext,
 };
@@ -35,13 +35,12 @@ struct Query {
     order_by: OrderBy,
     #[serde(default = "forwards")]
     dir: Direction,
-    /// Understood and without effect, since there are neither guests nor types of users here.
-    #[serde(default, rename = "guests")]
-    _guests: Option<bool>,
+    #[serde(default = "yes")]
+    guests: bool,
 }
 
-fn forwards() -> Direction {
-    Direction::Forward
+fn yes() -> bool {
+    true
 }
 
 /// What the list is sorted by. What all users here have alike leaves them in the order of names.
@@ -74,9 +73,8 @@ impl OrderBy {
             Self::Locked => a.locked.cmp(&b.locked),
             Self::AvatarUrl => a.avatar_url.cmp(&b.avatar_url),
             Self::CreationTs => a.created_ts.cmp(&b.created_ts),
-            Self::IsGuest | Self::UserType | Self::ShadowBanned | Self::LastSeenTs => {
-                Ordering::Equal
-            }
+            Self::IsGuest => a.guest.cmp(&b.guest),
+            Self::UserType | Self::ShadowBanned | Self::LastSeenTs => Ordering::Equal,
         }
     }
 }
@@ -97,6 +95,7 @@ impl Query {
             && self.admins.is_none_or(|admins| admins == account.admin)
             && self.deactivated.is_none_or(|deactivated| deactivated == account.deactivated)
             && (self.locked || !account.locked)
+            && (self.guests || !account.guest)
     }
 
     fn page(&self, users: &Users) -> Result<Page<Account>, ViewError> {
@@ -122,41 +121,56 @@ pub(super) async fn list_v2(context: Arc<UserContext>, request: AdminRequest) ->
         Some(true) => None,
         _ => Some(false),
     };
-    answer(&context, query).await
+    answer(context, query).await
 }
 
 /// `GET /_synapse/admin/v3/users`: with `deactivated=true` there is nobody else in the list.
 pub(super) async fn list_v3(context: Arc<UserContext>, request: AdminRequest) -> Answer {
     let query = request.query()?;
-    answer(&context, query).await
+    answer(context, query).await
 }
 
-async fn answer(context: &UserContext, query: Query) -> Answer {
-    let users = context.accounts.users.clone();
-    let page = context.view.run(move |_| query.page(&users)).await?;
-    let shown = page.items.iter().map(|(user, account)| summary(user, account));
-    let mut answer = json!({ "users": shown.collect::<Vec<_>>(), "total": page.total });
-    if let Some(next) = page.next {
+async fn answer(context: Arc<UserContext>, query: Query) -> Answer {
+    let view = context.view.clone();
+    let listed = view.run(move |_| {
+        let Page { items, total, next } = query.page(&context.accounts.users)?;
+        let shown = items.iter().map(|(user, account)| summary(&context, user, account));
+        Ok::<_, ViewError>((shown.collect::<Result<Vec<_>, _>>()?, total, next))
+    });
+    let (shown, total, next) = listed.await?;
+    let mut answer = json!({ "users": shown, "total": total });
+    if let Some(next) = next {
         answer["next_token"] = next.to_string().into();
     }
     Ok(answer)
 }
 
 /// An account as it stands in lists.
-pub(super) fn summary(user: &str, account: &User) -> Value {
-    json!({
+///
+/// # Errors
+///
+/// If storage cannot be read.
+pub(super) fn summary(
+    context: &UserContext,
+    user: &str,
+    account: &User,
+) -> Result<Value, ViewError> {
+    let erased = context.view.store.get(&keys::erased(user))?.is_some();
+    let devices = context.accounts.users.devices(user)?;
+    let last_seen = devices.iter().map(|(_, device)| device.last_seen.ts).max();
+    Ok(json!({
         "name": user,
-        "is_guest": false,
+        "is_guest": account.guest,
         "admin": account.admin,
         "user_type": null,
         "deactivated": account.deactivated,
-        "erased": false,
+        "erased": erased,
         "shadow_banned": false,
         "displayname": account.display_name,
         "avatar_url": account.avatar_url,
         "creation_ts": account.created_ts,
-        "last_seen_ts": null,
+        "last_seen_ts": last_seen.filter(|ts| *ts > 0),
         "locked": account.locked,
         "suspended": account.suspended,
-    })
+    }))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::http::{Method, StatusCode};
-use parlour_actors::users::ProfileChange;
+use parlour_actors::users::{Logout, ProfileChange};
 use parlour_storage::schema::User;
 use ruma::{MxcUri, OwnedUserId, UserId};
 use serde::Deserialize;
@@ -43,7 +43,8 @@ pub fn routes(context: Arc<UserContext>) -> Routes {
         .on(get.clone(), "/_synapse/admin/v1/users/{user_id}/admin", is_admin)
         .on(put.clone(), "/_synapse/admin/v1/users/{user_id}/admin", set_admin)
         .on(get, "/_synapse/admin/v1/users/{user_id}/joined_rooms", joined_rooms)
-        .on(post, "/_synapse/admin/v1/reset_password/{user_id}", reset_password)
+        .on(post.clone(), "/_synapse/admin/v1/reset_password/{user_id}", reset_password)
+        .on(post, "/_synapse/admin/v1/deactivate/{user_id}", deactivate)
         .on(put, "/_synapse/admin/v1/suspend/{user_id}", suspend)
         .finish()
 }
@@ -51,7 +52,7 @@ pub fn routes(context: Arc<UserContext>) -> Routes {
 /// `GET /_synapse/admin/v2/users/{userId}`
 async fn details(context: Arc<UserContext>, request: AdminRequest) -> Answer {
     let (user, account) = context.target(&request)?;
-    Ok(shown(&user, &account))
+    Ok(shown(&context, &user, &account)?)
 }
 
 fn yes() -> bool {
@@ -85,9 +86,6 @@ impl Wish {
         if self.user_type.is_some() {
             return Err(refused("This server has no types of users"));
         }
-        if self.deactivated == Some(true) {
-            return Err(refused("Accounts cannot be deactivated this way yet"));
-        }
         if let Some(url) = self.avatar_url.as_deref().filter(|url| !url.is_empty())
             && !<&MxcUri>::from(url).is_valid()
         {
@@ -117,7 +115,7 @@ async fn create_or_modify(
         }
     };
     let account = context.account(&user)?;
-    Ok((status, shown(&user, &account)))
+    Ok((status, shown(&context, &user, &account)?))
 }
 
 /// `GET /_synapse/admin/v1/users/{userId}/admin`
@@ -170,6 +168,24 @@ async fn reset_password(context: Arc<UserContext>, request: AdminRequest) -> Ans
     Ok(json!({}))
 }
 
+#[derive(Default, Deserialize)]
+struct Deactivate {
+    #[serde(default)]
+    erase: bool,
+}
+
+/// `POST /_synapse/admin/v1/deactivate/{userId}`
+async fn deactivate(context: Arc<UserContext>, request: AdminRequest) -> Answer {
+    let user = context.person(&request)?;
+    let Deactivate { erase } = match request.body() {
+        [] => Deactivate::default(),
+        _ => request.json()?,
+    };
+    context.deactivate(&user, erase).await?;
+    // There is no identity server that the user could be bound at.
+    Ok(json!({ "id_server_unbind_result": "no-support" }))
+}
+
 #[derive(Deserialize)]
 struct Suspend {
     suspend: bool,
@@ -208,7 +224,7 @@ impl UserContext {
 
     fn account(&self, user: &UserId) -> Result<User, ApiError> {
         let account = self.accounts.users.account(user.as_str())?;
-        account.ok_or_else(|| ApiError::not_found("User not found"))
+        account.ok_or_else(unknown)
     }
 
     async fn create(&self, user: &UserId, wish: Wish) -> Result<(), ApiError> {
@@ -238,6 +254,10 @@ impl UserContext {
     ) -> Result<(), ApiError> {
         check_not_self(request, user, wish.admin == Some(false), "You may not demote yourself.")?;
         check_not_self(request, user, wish.locked == Some(true), "You may not lock yourself.")?;
+        if wish.deactivated == Some(true) {
+            // Nothing of the account is left that the rest could be about.
+            return self.deactivate(user, false).await;
+        }
         let (admin, locked, deactivated) = (wish.admin, wish.locked, wish.deactivated);
         let change = move |account: &mut User| {
             account.admin = admin.unwrap_or(account.admin);
@@ -265,7 +285,7 @@ impl UserContext {
         change: impl FnOnce(&mut User) + Send + 'static,
     ) -> Result<(), ApiError> {
         let changed = self.accounts.users.update_account(user.as_str(), change).await?;
-        changed.map(drop).ok_or_else(|| ApiError::not_found("User not found"))
+        found(changed.is_some())
     }
 
     async fn set_profile(&self, user: &UserId, change: ProfileChange) -> Result<(), ApiError> {
@@ -279,12 +299,21 @@ impl UserContext {
         logout: bool,
     ) -> Result<(), ApiError> {
         let hash = self.accounts.passwords.hash(password).await?;
-        self.update(user, move |account| account.password_hash = Some(hash)).await?;
-        if logout {
-            self.accounts.users.logout_all(user.as_str()).await?;
-        }
-        Ok(())
+        let logout = if logout { Logout::All } else { Logout::Nobody };
+        found(self.accounts.users.set_password(user.as_str(), hash, logout).await?)
     }
+
+    async fn deactivate(&self, user: &UserId, erase: bool) -> Result<(), ApiError> {
+        found(self.accounts.users.deactivate(user.as_str(), erase).await?)
+    }
+}
+
+fn unknown() -> ApiError {
+    ApiError::not_found("User not found")
+}
+
+fn found(is_there: bool) -> Result<(), ApiError> {
+    if is_there { Ok(()) } else { Err(unknown()) }
 }
 
 /// 400 where administrators would take from themselves what they are.
@@ -301,12 +330,12 @@ fn check_not_self(
 }
 
 /// An account with everything that is known of it.
-fn shown(user: &UserId, account: &User) -> Value {
-    let mut shown = summary(user.as_str(), account);
+fn shown(context: &UserContext, user: &UserId, account: &User) -> Result<Value, ViewError> {
+    let mut shown = summary(context, user.as_str(), account)?;
     for key in ["appservice_id", "consent_server_notice_sent", "consent_version", "consent_ts"] {
         shown[key] = Value::Null;
     }
     shown["threepids"] = json!([]);
     shown["external_ids"] = json!([]);
-    shown
+    Ok(shown)
 }

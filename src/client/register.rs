@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use super::{
     accounts::{Accounts, NewAccount, Wish, check_password},
-    registration_tokens::RegistrationTokens,
+    registration_tokens::{RegistrationTokens, TokenUse},
     uiaa::{Guarded, Passed, Proof, Uiaa},
 };
 use crate::{
@@ -130,11 +130,14 @@ async fn register(
         device: (!req.inhibit_login).then_some(device),
         ..NewAccount::default()
     };
-    context.accept(&passed, &mut new).await?;
+    let token_use = context.accept(&passed, &mut new)?;
     let (user, session) = match candidate {
         Candidate::Stranger(name) => accounts.create(name, new).await?,
         Candidate::Guest(guest, device) => accounts.upgrade(guest, device, new).await?,
     };
+    if let Some(token_use) = token_use {
+        context.tokens.complete(token_use).await?;
+    }
     context.uiaa.finish(passed);
     Ok(Json(Registered::new(user, session)))
 }
@@ -235,17 +238,15 @@ impl RegisterContext {
     }
 
     /// Lets what the stages have shown take effect.
-    async fn accept(&self, passed: &Passed, new: &mut NewAccount) -> Result<(), ApiError> {
+    fn accept(&self, passed: &Passed, new: &mut NewAccount) -> Result<Option<TokenUse>, ApiError> {
+        let mut token_use = None;
         for proof in passed.proofs() {
             match proof {
-                Proof::RegistrationToken(token) if !self.tokens.spend(token).await? => {
-                    let message = "The registration token is not valid any more";
-                    return Err(ApiError::forbidden(message));
-                }
+                Proof::RegistrationToken(token) => token_use = Some(self.tokens.claim(token)?),
                 Proof::Terms(accepted) => new.accepted_terms.clone_from(accepted),
-                Proof::RegistrationToken(_) | Proof::Nothing | Proof::User(_) => {}
+                Proof::Nothing | Proof::User(_) => {}
             }
         }
-        Ok(())
+        Ok(token_use)
     }
 }

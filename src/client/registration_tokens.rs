@@ -1,6 +1,6 @@
 //! Registration tokens: who has one may make an account.
 
-use parlour_actors::stored_tokens::StoredTokens;
+use parlour_actors::stored_tokens::{StoredTokens, TokenClaim};
 use sha2::{Digest, Sha256};
 
 use crate::{config::RegistrationMode, error::ApiError};
@@ -43,19 +43,36 @@ impl RegistrationTokens {
         self.configured.contains(&hash(token))
     }
 
-    /// Uses a token for an account that is about to be made; says whether it was still valid.
+    /// Takes hold of one use of a token, for an account that is about to be made. It counts with
+    /// [`RegistrationTokens::complete`], and is free again if that does not come.
     ///
     /// # Errors
-    /// If storage cannot be read or written.
-    pub async fn spend(&self, token: &str) -> Result<bool, ApiError> {
+    /// 403 `M_FORBIDDEN` if the token cannot be used (any more).
+    pub fn claim(&self, token: &str) -> Result<TokenUse, ApiError> {
         if self.is_configured(token) {
-            return Ok(true);
+            return Ok(TokenUse(None));
         }
-        let Some(claim) = self.stored.claim(token)? else { return Ok(false) };
-        self.stored.complete(claim).await?;
-        Ok(true)
+        let claim = self.stored.claim(token)?;
+        let message = "The registration token is not valid any more";
+        claim.map(|claim| TokenUse(Some(claim))).ok_or_else(|| ApiError::forbidden(message))
+    }
+
+    /// Counts a use: the account is made.
+    ///
+    /// # Errors
+    /// If that cannot be stored.
+    pub async fn complete(&self, TokenUse(claim): TokenUse) -> Result<(), ApiError> {
+        match claim {
+            Some(claim) => Ok(self.stored.complete(claim).await?),
+            None => Ok(()),
+        }
     }
 }
+
+/// One use of a token; those of the configuration are not counted.
+#[derive(Debug)]
+#[must_use]
+pub struct TokenUse(Option<TokenClaim>);
 
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()

@@ -180,6 +180,36 @@ fn accounts_are_made_looked_at_and_changed() {
 }
 
 #[test]
+fn accounts_are_ended() {
+    let server = Server::start();
+    let root = server.admin("root");
+    let (alice, bob) = (server.user("alice"), server.user("bob"));
+    let at = v1("deactivate/{}", &alice.id);
+    let ended = root.http.post(&at, &json!({ "erase": true })).ok();
+    assert_eq!(ended.body, json!({ "id_server_unbind_result": "no-support" }));
+    alice.http.get(WHOAMI).refused(401, "M_UNKNOWN_TOKEN");
+    let shown = root.http.get(&one(&alice.id)).ok();
+    assert_eq!((&shown["deactivated"], &shown["erased"]), (&json!(true), &json!(true)));
+    bob.http.get(WHOAMI).ok();
+    assert!(root.http.get(&one(&bob.id)).ok()["last_seen_ts"].is_u64());
+    let ended = root.http.put(&one(&bob.id), &json!({ "deactivated": true })).ok();
+    assert_eq!((&ended["deactivated"], &ended["erased"]), (&json!(true), &json!(false)));
+    bob.http.get(WHOAMI).refused(401, "M_UNKNOWN_TOKEN");
+    login(&server, "bob", PASSWORD).refused(403, "M_USER_DEACTIVATED");
+    // Who is active again has no password but a new one.
+    root.http.put(&one(&bob.id), &json!({ "deactivated": false, "password": PASSWORD })).ok();
+    login(&server, "bob", PASSWORD).ok();
+    root.http
+        .post(&v1("deactivate/{}", "@nobody:localhost"), &json!({}))
+        .refused(404, "M_NOT_FOUND");
+    for wrong in [json!({ "erase": "yes" }), json!([])] {
+        root.http.post(&at, &wrong).refused(400, "M_BAD_JSON");
+    }
+    let carol = server.user("carol");
+    for_administrators(&server, &carol, "POST", &at);
+}
+
+#[test]
 fn administrators_are_made_and_unmade() {
     let server = Server::start();
     let root = server.admin("root");

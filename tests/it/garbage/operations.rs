@@ -43,7 +43,7 @@ const SUBSCRIPTION: &str = "/_matrix/client/unstable/io.element.msc4306/rooms/{r
 const SUBSCRIPTIONS: &str = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions";
 
 /// The endpoints of operators' tools.
-const OPERATORS: [(&str, &str); 30] = [
+const OPERATORS: [(&str, &str); 31] = [
     ("GET", "/_synapse/admin/v1/server_version"),
     ("GET", "/_synapse/admin/v2/users"),
     ("GET", "/_synapse/admin/v3/users"),
@@ -53,6 +53,7 @@ const OPERATORS: [(&str, &str); 30] = [
     ("PUT", "/_synapse/admin/v1/users/{user_id}/admin"),
     ("GET", "/_synapse/admin/v1/users/{user_id}/joined_rooms"),
     ("POST", "/_synapse/admin/v1/reset_password/{user_id}"),
+    ("POST", "/_synapse/admin/v1/deactivate/{user_id}"),
     ("PUT", "/_synapse/admin/v1/suspend/{user_id}"),
     ("GET", "/_synapse/admin/v1/registration_tokens"),
     ("POST", "/_synapse/admin/v1/registration_tokens/new"),
@@ -86,6 +87,7 @@ fn operators() -> Vec<(&'static str, &'static str, Value)> {
         ("v2/users/{user_id}", "PUT", user),
         ("v1/users/{user_id}/admin", "PUT", json!({ "admin": true })),
         ("v1/reset_password/{user_id}", "POST", json!({ "new_password": "x" })),
+        ("v1/deactivate/{user_id}", "POST", json!({ "erase": true })),
         ("v1/suspend/{user_id}", "PUT", json!({ "suspend": true })),
         ("v1/registration_tokens/new", "POST", token.clone()),
         ("v1/registration_tokens/{token}", "PUT", token),
