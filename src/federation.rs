@@ -4,6 +4,7 @@
 //! Specification: <https://spec.matrix.org/v1.19/server-server-api/>
 
 pub mod auth;
+pub mod checks;
 pub mod discovery;
 pub mod keys;
 pub mod openid;

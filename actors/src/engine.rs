@@ -159,7 +159,7 @@ impl Engine {
             metrics: options.metrics,
             closed_to_guests: closed_to_guests.clone(),
         };
-        let resolvers = Workers::start(options.rooms.resolvers)?;
+        let resolvers = Workers::start("resolver", options.rooms.resolvers)?;
         let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms);
         let users = Users::start(store.clone(), options.env.clone(), &persister);
         users.spread_profiles(rooms.clone());

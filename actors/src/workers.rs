@@ -1,4 +1,4 @@
-//! Threads for work that may take long: resolving room states.
+//! Threads for work that may take long: resolving room states, checking events' signatures.
 //!
 //! They run at a lower priority than everything else, so that on a machine whose cores are all in
 //! use a room with a conflict waits for the others, not the other way round.
@@ -21,15 +21,15 @@ impl fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// Starts this many threads.
+    /// Starts this many threads of this name.
     ///
     /// # Errors
     ///
     /// If the system gives no threads.
-    pub fn start(threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub fn start(name: &'static str, threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
-            .thread_name(|number| format!("resolver-{number}"))
+            .thread_name(move |number| format!("{name}-{number}"))
             .start_handler(|_| {
                 // Linux counts niceness by thread. Where that is refused, the work is done all the same.
                 let _niceness = rustix::process::nice(NICENESS);

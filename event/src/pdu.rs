@@ -58,13 +58,21 @@ impl Pdu {
     ///
     /// [`FormatError`]: the event must be dropped.
     pub fn from_wire(version: &RoomVersion, json: Object) -> Result<Self, FormatError> {
-        Self::checked(version, json, |json| {
-            if version.rules().event_format.require_event_id {
-                return fields::chosen_event_id(json);
-            }
-            let hash = hashes::reference_hash(version, json);
-            hashes::event_id(version, &hash).ok_or(FormatError::Missing { field: "event_id" })
-        })
+        Self::checked(version, json, |json| Self::id_of(version, json))
+    }
+
+    /// The id of an event that came from another server, however wrong the rest of it may be: what
+    /// it says in room versions 1 and 2, made of the event in all others.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`] if it has none.
+    pub fn id_of(version: &RoomVersion, json: &Object) -> Result<OwnedEventId, FormatError> {
+        if version.rules().event_format.require_event_id {
+            return fields::chosen_event_id(json);
+        }
+        let hash = hashes::reference_hash(version, json);
+        hashes::event_id(version, &hash).ok_or(FormatError::Missing { field: "event_id" })
     }
 
     /// Checks the format of JSON, finds its id, and makes the event.

@@ -8,7 +8,8 @@ mod key;
 
 pub use self::{
     check::{
-        SignatureError, Verified, required_servers, server_key_ids, verify_event, verify_json,
+        SignatureError, Verified, required_servers, server_key_ids, verify_bytes, verify_event,
+        verify_json,
     },
     key::{KeyError, PublicKey, SigningKey},
 };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parlour_actors::{
     Engine,
     keyring::{KeyRing, KeyRingOptions, KeySource, NoSource},
+    workers::Workers,
 };
 use prometheus::{IntCounterVec, Opts};
 
@@ -18,6 +19,7 @@ use crate::{
     federation::{
         self,
         auth::FederationAuth,
+        checks::EventChecker,
         discovery::DiscoveryContext,
         keys::KeysContext,
         outbound::{
@@ -27,6 +29,7 @@ use crate::{
             dns::SystemDns,
             https::{Carrier, Https, HttpsWeb},
             key_source::NetworkKeys,
+            rooms::RoomClient,
             tls,
             transport::{NoTransport, Transport},
             well_known::WellKnown,
@@ -40,6 +43,10 @@ use crate::{
 /// The way to other servers, and who they are.
 pub(super) struct Network {
     pub(super) client: FederationClient,
+    #[allow(dead_code, reason = "what receives events comes with the next change")]
+    pub(super) checker: EventChecker,
+    #[allow(dead_code, reason = "what receives events comes with the next change")]
+    pub(super) room_client: RoomClient,
     ring: KeyRing,
     carrier: Option<Carrier>,
 }
@@ -62,7 +69,11 @@ impl Network {
             outcomes: boot.metrics.add(IntCounterVec::new(outcomes, &["outcome"])?)?,
         });
         let ring = key_ring(config, engine, client.clone(), boot);
-        Ok(Self { client, ring, carrier })
+        let workers = Workers::start("checker", config.threads.rooms.div_ceil(2))
+            .map_err(|error| StartError::Part(error.to_string()))?;
+        let checker = EventChecker::new(ring.clone(), workers);
+        let room_client = RoomClient::new(client.clone());
+        Ok(Self { client, checker, room_client, ring, carrier })
     }
 
     /// What other servers may ask, and what clients may ask that has to do with them.

@@ -1,6 +1,6 @@
 //! Who asks, if it is another server.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use parlour_actors::keyring::{KeyRing, Purpose, Wanted};
 use parlour_event::{json, signing};
@@ -40,16 +40,15 @@ impl FederationAuth {
     async fn check(&self, request: &http::Request<&[u8]>) -> Result<OwnedServerName, ApiError> {
         let headers = signatures(request)?;
         let origin = self.origin(&headers)?;
-        let content = match request.body() {
-            [] => None,
-            body => Some(json::parse_lax(body).map_err(|error| not_json(&error))?),
-        };
+        let content = canonical(request.body())?;
         let keys = self.keys(&origin, &headers).await?;
         let uri = request.uri().path_and_query().map_or("/", |uri| uri.as_str());
         let method = request.method().as_str();
-        let mut signed = x_matrix::signed_object(method, uri, &origin, &self.server_name, content);
+        let mut signed = x_matrix::signed_object(method, uri, &origin, &self.server_name, None);
+        let bytes = x_matrix::signed_bytes(&signed, content.as_deref());
         x_matrix::add_signatures(&mut signed, &headers);
-        signing::verify_json(&signed, origin.as_str(), |key_id| keys.get(key_id).copied())
+        let key = |key_id: &str| keys.get(key_id).copied();
+        signing::verify_bytes(&signed, origin.as_str(), &bytes, key)
             .map_err(|error| ApiError::unauthorized(format!("This is not signed: {error}")))?;
         self.ring.is_back(&origin);
         Ok(origin)
@@ -110,9 +109,13 @@ fn signatures(request: &http::Request<&[u8]>) -> Result<Vec<XMatrix>, ApiError> 
     Ok(headers)
 }
 
-fn not_json(error: &json::JsonError) -> ApiError {
-    match error {
-        json::JsonError::NotAllowed { .. } => ApiError::bad_json(error.to_string()),
-        _ => ApiError::not_json(error.to_string()),
+/// A body as it was signed, if there is one. What cannot be read as canonical JSON (it is nested too
+/// deeply, say) may still be canonical: one such event must not make a whole transaction worthless.
+fn canonical(body: &[u8]) -> Result<Option<Cow<'_, [u8]>>, ApiError> {
+    match json::parse_lax(body) {
+        _ if body.is_empty() => Ok(None),
+        Ok(content) => Ok(Some(json::to_canonical(&content).into())),
+        Err(json::JsonError::NotAllowed { .. }) => Ok(Some(body.into())),
+        Err(error) => Err(ApiError::not_json(error.to_string())),
     }
 }

@@ -9,6 +9,7 @@
 //! | [`address`] | which addresses may be connected to |
 //! | [`tls`] | whose certificates are believed |
 //! | [`key_source`] | asks for keys, for the key ring |
+//! | [`rooms`] | asks for events, states and history of rooms |
 
 pub mod address;
 pub mod client;
@@ -16,6 +17,7 @@ pub mod discovery;
 pub mod dns;
 pub mod https;
 pub mod key_source;
+pub mod rooms;
 pub mod tls;
 pub mod transport;
 pub mod well_known;

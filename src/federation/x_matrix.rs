@@ -74,6 +74,15 @@ pub(super) fn signed_object(
     object
 }
 
+/// What is signed of a request, given without its content: that comes as canonical JSON.
+pub(super) fn signed_bytes(request: &Object, content: Option<&[u8]>) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(512);
+    json::write_canonical(request, &mut rest);
+    let Some(content) = content else { return rest };
+    // `content` is the first of the keys.
+    [br#"{"content":"#, content, b",", rest.get(1..).unwrap_or_default()].concat()
+}
+
 /// Signs a request of this server.
 pub(super) fn sign(
     key: &SigningKey,

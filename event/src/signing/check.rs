@@ -128,7 +128,13 @@ fn signatures_of<'a>(
     all.filter(|(key_id, _)| key_id.starts_with(ALGORITHM))
 }
 
-fn verify_bytes(
+/// Checks an entity's signatures that stand in an object on these bytes, where the caller knows what
+/// was signed; else as [`verify_json`].
+///
+/// # Errors
+///
+/// [`SignatureError`].
+pub fn verify_bytes(
     object: &Object,
     entity: &str,
     bytes: &[u8],
