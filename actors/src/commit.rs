@@ -27,6 +27,8 @@ pub enum Announcement {
         event: EventNum,
         /// Local users whose relation to the room changed, with their new membership.
         members: Vec<(String, String)>,
+        /// Whether it goes to other servers.
+        outgoing: bool,
     },
     /// A room has a new receipt.
     Receipt {

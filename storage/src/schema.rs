@@ -38,6 +38,9 @@
 //! | [`keys::REPORT`] | number | [`Report`] |
 //! | [`keys::REGISTRATION_TOKEN`] | token | [`RegistrationToken`] |
 //! | [`keys::ROOM_ORDER`] | `block`, room id; `delete`, id of the deletion | [`BlockedRoom`]; [`Deletion`] |
+//! | [`keys::OUTBOX`] | position; server | [`OutboxEntry`]; [`DestinationEntry`] |
+//! | [`keys::SERVER_STAY`] | room, server, end; room | position at which the [`ServerStay`] began; that of the newest event that goes to other servers |
+//! | [`keys::ROOM_OF_SERVER`] | server, room, end of the stay | nothing |
 //! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
 pub mod accounts;
@@ -45,6 +48,7 @@ mod codec;
 pub mod delayed;
 pub mod keys;
 pub mod moderation;
+pub mod outbox;
 pub mod relations;
 pub mod rooms;
 pub mod servers;
@@ -60,6 +64,7 @@ pub use moderation::{
     BlockedRoom, Deletion, DeletionStatus, NoticeRoom, RegistrationToken, Replacement, Report,
     ReportSubject,
 };
+pub use outbox::{DestinationEntry, OutboxEntry, ServerStay};
 pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
 pub use rooms::{
     AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, StoredEvent,

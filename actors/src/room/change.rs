@@ -10,10 +10,12 @@ use parlour_event::{
 use parlour_storage::{
     Op,
     schema::{
-        EventMeta, MembershipEntry, RoomHead, Stored, TimelineEntry, TransactionEntry, keys,
-        relations,
+        EventMeta, MembershipEntry, OutboxEntry, RoomHead, Stored, TimelineEntry, TransactionEntry,
+        keys, outbox, relations,
     },
 };
+
+use ruma::OwnedServerName;
 
 use crate::commit::{Announcement, Change};
 
@@ -34,8 +36,9 @@ pub(crate) struct EventChange {
     /// New numbers of state keys.
     pub(crate) state_keys: Vec<Op>,
     pub(crate) members: Vec<MemberChange>,
-    /// `(server, joined members now)`
-    pub(crate) servers: Vec<(String, u64)>,
+    pub(crate) servers: Vec<ServerChange>,
+    /// It goes to other servers.
+    pub(crate) outgoing: Option<Outgoing>,
     /// What changes about relations between events.
     pub(crate) relations: Vec<Op>,
     pub(crate) redacted: Option<Redacted>,
@@ -62,6 +65,24 @@ pub(crate) struct MemberChange {
     pub(crate) entry: MembershipEntry,
 }
 
+/// How many members a server has in a room changed.
+#[derive(Debug)]
+pub(crate) struct ServerChange {
+    pub(crate) server: String,
+    pub(crate) is_local: bool,
+    /// How many had joined before.
+    pub(crate) before: u64,
+    /// How many have now.
+    pub(crate) joined: u64,
+}
+
+/// An event goes to the other servers in the room.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outgoing {
+    /// But not to this one, which brought it.
+    pub(crate) except: Option<OwnedServerName>,
+}
+
 /// Another event is replaced by its redacted form.
 #[derive(Debug)]
 pub(crate) struct Redacted {
@@ -74,7 +95,8 @@ impl Change for EventChange {
     fn write(mut self: Box<Self>, pos: StreamPos, ops: &mut Vec<Op>) -> Announcement {
         self.meta.pos = pos;
         self.write_event(pos, ops);
-        self.write_state(ops);
+        self.write_outgoing(pos, ops);
+        self.write_state(pos, ops);
         ops.append(&mut self.relations);
         if let Some(redacted) = self.redacted.take() {
             let (key, value) = (keys::event(redacted.num), redacted.meta.encode());
@@ -92,7 +114,8 @@ impl Change for EventChange {
                 members.push((member.user, member.entry.membership));
             }
         }
-        Announcement::Event { room: self.room, event: self.num, members }
+        let outgoing = self.outgoing.is_some();
+        Announcement::Event { room: self.room, event: self.num, members, outgoing }
     }
 }
 
@@ -125,17 +148,75 @@ impl EventChange {
         }
     }
 
-    fn write_state(&mut self, ops: &mut Vec<Op>) {
+    fn write_outgoing(&self, pos: StreamPos, ops: &mut Vec<Op>) {
+        let Some(outgoing) = &self.outgoing else { return };
+        let left = self.servers.iter().filter(|change| change.has_left());
+        let entry = OutboxEntry {
+            room: self.room,
+            event: self.num,
+            except: outgoing.except.as_ref().map(ToString::to_string),
+            left: left.map(|change| change.server.clone()).collect(),
+        };
+        ops.push(Op::Put { key: outbox::waiting(pos), value: entry.encode() });
+        let newest = outbox::newest_outgoing(self.room);
+        ops.push(Op::Put { key: newest, value: pos.0.to_be_bytes().to_vec().into() });
+    }
+
+    fn write_state(&mut self, pos: StreamPos, ops: &mut Vec<Op>) {
         ops.append(&mut self.state_keys);
         for (id, node) in &self.nodes {
             ops.push(Op::Put { key: keys::node(*id), value: node.encode().into() });
         }
-        for (server, joined) in self.servers.drain(..) {
-            let key = keys::server_in_room(self.room, &server);
-            ops.push(match joined {
-                0 => Op::Delete { key },
-                joined => Op::Put { key, value: joined.to_be_bytes().to_vec().into() },
-            });
+        for change in self.servers.drain(..) {
+            let is_told = self.outgoing.as_ref().is_some_and(|out| !out.is_from(&change.server));
+            change.write(self.room, pos, is_told, ops);
         }
+    }
+}
+
+impl Outgoing {
+    fn is_from(&self, server: &str) -> bool {
+        self.except.as_ref().is_some_and(|from| from == server)
+    }
+}
+
+impl ServerChange {
+    fn has_come(&self) -> bool {
+        !self.is_local && self.before == 0 && self.joined > 0
+    }
+
+    fn has_left(&self) -> bool {
+        !self.is_local && self.before > 0 && self.joined == 0
+    }
+
+    /// A server that is put out by an event made here is to get that event, and what waited before
+    /// it, so it is remembered until then.
+    fn write(self, room: RoomNum, pos: StreamPos, is_told: bool, ops: &mut Vec<Op>) {
+        let key = keys::server_in_room(room, &self.server);
+        ops.push(match self.joined {
+            0 => Op::Delete { key },
+            joined => Op::Put { key, value: joined.to_be_bytes().to_vec().into() },
+        });
+        let keys = |end| {
+            (outbox::stay(room, &self.server, end), outbox::room_of(&self.server, (room, end)))
+        };
+        if self.has_come() || self.has_left() {
+            let ((stay, room_of), is_in) = (keys(None), self.has_come());
+            ops.push(put_if(is_in, stay, pos));
+            ops.push(put_if(is_in, room_of, pos));
+        }
+        if self.has_left() && is_told {
+            let (stay, room_of) = keys(Some(pos));
+            ops.push(put_if(true, stay, StreamPos(0)));
+            ops.push(put_if(true, room_of, StreamPos(0)));
+        }
+    }
+}
+
+/// Has a key stand for a position, or takes it away.
+fn put_if(is_there: bool, key: Bytes, pos: StreamPos) -> Op {
+    match is_there {
+        true => Op::Put { key, value: pos.0.to_be_bytes().to_vec().into() },
+        false => Op::Delete { key },
     }
 }

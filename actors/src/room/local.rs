@@ -13,6 +13,7 @@ use parlour_storage::schema::{EventFlags, TransactionEntry, keys};
 use ruma::OwnedEventId;
 
 use super::{
+    change::Outgoing,
     core::{RoomCore, Tip},
     messages::{LocalEvent, RoomError, Sent},
     take_in::{Fresh, Place, Step},
@@ -86,6 +87,7 @@ impl RoomCore {
             auth_events: self.auth_nums(&selection, &pdu),
             flags: EventFlags::default(),
             transaction,
+            outgoing: Some(Outgoing::default()),
         };
         Ok((pdu, place))
     }

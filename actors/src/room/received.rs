@@ -64,7 +64,7 @@ impl RoomCore {
             EventFlags { soft_failed: true, .. } => Verdict::SoftFailed,
             _ => Verdict::Accepted,
         };
-        let place = Place { state_before, auth_events, flags, transaction: None };
+        let place = Place { state_before, auth_events, flags, transaction: None, outgoing: None };
         let num = self.deps.interner.new_event();
         let step = self.take_in(num, pdu, place, fresh)?;
         Ok(Received::Step(Box::new(step), verdict))

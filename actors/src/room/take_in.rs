@@ -16,7 +16,7 @@ use parlour_storage::{
 use ruma::OwnedEventId;
 
 use super::{
-    change::{EventChange, MemberChange, Redacted, Stage},
+    change::{EventChange, MemberChange, Outgoing, Redacted, ServerChange, Stage},
     core::{InFlight, RoomCore, Tip},
     guests::lets_guests_in,
     messages::{RoomError, Transaction},
@@ -33,6 +33,8 @@ pub(crate) struct Place {
     pub(crate) auth_events: Vec<EventNum>,
     pub(crate) flags: EventFlags,
     pub(crate) transaction: Option<Transaction>,
+    /// Whether other servers have to hear of it from this one.
+    pub(crate) outgoing: Option<Outgoing>,
 }
 
 /// A computed commit, ready for the persister.
@@ -63,7 +65,7 @@ struct Outcome {
     members: Vec<MemberChange>,
     joined: u64,
     invited: u64,
-    servers: Vec<(String, u64)>,
+    servers: Vec<ServerChange>,
     closes_to_guests: bool,
 }
 
@@ -170,7 +172,8 @@ impl RoomCore {
             true => self.on_others(num, pdu, place.state_before)?,
             false => OnOthers::default(),
         };
-        Ok(self.finish(num, pdu, meta, place.transaction, outcome, on_others, state_keys, fresh))
+        let made = (place.transaction, place.outgoing);
+        Ok(self.finish(num, pdu, meta, made, outcome, on_others, state_keys, fresh))
     }
 
     fn meta(&self, pdu: &Pdu, place: &Place, state_key: Option<StateKeyNum>) -> EventMeta {
@@ -270,17 +273,20 @@ impl RoomCore {
 
     fn count_server(
         &self,
-        servers: &mut Vec<(String, u64)>,
+        servers: &mut Vec<ServerChange>,
         server: &str,
         was_joined: bool,
         is_joined: bool,
     ) {
-        let position = servers.iter().position(|(name, _)| name == server).unwrap_or_else(|| {
-            let known = self.servers.get(server).copied().unwrap_or_default();
-            servers.push((server.to_owned(), known));
+        let is_it = |change: &ServerChange| change.server == server;
+        let position = servers.iter().position(is_it).unwrap_or_else(|| {
+            let before = self.servers.get(server).copied().unwrap_or_default();
+            let is_local = server == self.deps.server_name.as_str();
+            let server = server.to_owned();
+            servers.push(ServerChange { server, is_local, before, joined: before });
             servers.len() - 1
         });
-        count(&mut servers[position].1, was_joined, is_joined);
+        count(&mut servers[position].joined, was_joined, is_joined);
     }
 
     /// User and membership of a member event.
@@ -346,7 +352,7 @@ impl RoomCore {
         num: EventNum,
         pdu: &Arc<Pdu>,
         meta: EventMeta,
-        transaction: Option<Transaction>,
+        (transaction, outgoing): (Option<Transaction>, Option<Outgoing>),
         outcome: Option<Outcome>,
         on_others: OnOthers,
         state_keys: &mut Vec<Op>,
@@ -361,7 +367,9 @@ impl RoomCore {
         }
         let is_in_history = outcome.is_some();
         let closes_to_guests = outcome.as_ref().is_some_and(|outcome| outcome.closes_to_guests);
+        let concerns_others = is_in_history && self.has_other_servers();
         let (members, servers) = outcome.map(|outcome| self.adopt(outcome)).unwrap_or_default();
+        let concerns_others = concerns_others || is_in_history && self.has_other_servers();
         self.events.put(num, pdu.clone());
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -385,6 +393,7 @@ impl RoomCore {
             state_keys: std::mem::take(state_keys),
             members,
             servers,
+            outgoing: outgoing.filter(|_| concerns_others),
             relations: on_others.relations,
             redacted: on_others.redacted,
             transaction: (transaction.as_ref())
@@ -404,18 +413,24 @@ impl RoomCore {
     }
 
     /// Makes the outcome the room's current state.
-    fn adopt(&mut self, outcome: Outcome) -> (Vec<MemberChange>, Vec<(String, u64)>) {
+    fn adopt(&mut self, outcome: Outcome) -> (Vec<MemberChange>, Vec<ServerChange>) {
         self.tips = outcome.tips;
         self.state = outcome.state;
         self.joined = outcome.joined;
         self.invited = outcome.invited;
-        for (server, count) in &outcome.servers {
-            match count {
+        for ServerChange { server, joined, .. } in &outcome.servers {
+            match joined {
                 0 => self.servers.remove(server),
-                count => self.servers.insert(server.clone(), *count),
+                joined => self.servers.insert(server.clone(), *joined),
             };
         }
         (outcome.members, outcome.servers)
+    }
+
+    /// Whether servers besides this one are in the room.
+    fn has_other_servers(&self) -> bool {
+        let own = self.servers.contains_key(self.deps.server_name.as_str());
+        self.servers.len() > usize::from(own)
     }
 
     fn head(&self) -> RoomHead {

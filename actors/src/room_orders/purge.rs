@@ -11,6 +11,7 @@ use parlour_storage::{
     Direction, Op, StorageError,
     schema::{
         AccountDataEntry, Stored as _, StoredEvent, ThreadSubscriptionEntry, TimelineEntry, keys,
+        outbox,
     },
 };
 use ruma::RoomId;
@@ -156,7 +157,13 @@ impl<'a> Purge<'a> {
             if found.is_empty() {
                 return Ok(());
             }
-            self.ops.extend(found.into_iter().map(|(key, _)| Op::Delete { key }));
+            for (key, _) in found {
+                if let Some((server, until)) = outbox::read_stay(&key) {
+                    let stay = (self.room, until);
+                    self.ops.push(Op::Delete { key: outbox::room_of(&server, stay) });
+                }
+                self.ops.push(Op::Delete { key });
+            }
             self.flush().await?;
         }
     }

@@ -8,15 +8,16 @@
 use std::{path::Path, sync::Arc};
 
 use parlour_actors::{
-    Engine, EngineOptions, LocalEvent, NewRoom, RoomLimits, env::Env, metrics::NoMetrics,
+    Engine, EngineOptions, LocalEvent, NewRoom, RoomLimits, Verdict, env::Env, metrics::NoMetrics,
 };
 use parlour_event::{
     Pdu, RoomVersion,
     json::{self, Object},
     pdu::{EventReference, PduBuilder},
+    state::ReadState as _,
 };
 use parlour_storage::StoreOptions;
-use ruma::{OwnedRoomId, OwnedUserId, UserId};
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 pub(crate) fn user(name: &str) -> OwnedUserId {
     UserId::parse(format!("@{name}:parlour.test")).unwrap()
@@ -101,6 +102,52 @@ pub(crate) fn public_room(version: &str, creator: &str) -> NewRoom {
 
 pub(crate) async fn create(engine: &Engine, version: &str) -> OwnedRoomId {
     engine.rooms.create(public_room(version, "alice")).await.unwrap().0
+}
+
+/// The ids of a room's forward extremities, and of what its state has of these types and keys.
+fn latest(engine: &Engine, room: &RoomId, types: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+    let num = engine.store.room_num(room.as_str()).unwrap().unwrap();
+    let head = engine.store.room_head(num).unwrap().unwrap();
+    let id = |num| engine.store.event_meta(num).unwrap().unwrap().event_id;
+    let find = |(event_type, state_key): &(&str, &str)| {
+        let key = engine.store.state_key_num(event_type, state_key).unwrap()?;
+        engine.nodes.get(head.state, key).unwrap().map(id)
+    };
+    (head.extremities.iter().copied().map(id).collect(), types.iter().filter_map(find).collect())
+}
+
+/// Has another server's user become (or stop being) a member, as that server says.
+pub(crate) async fn remote_member(engine: &Engine, room: &RoomId, user_id: &str, is: &str) {
+    let content = format!(r#"{{"membership":"{is}"}}"#);
+    let event = LocalEvent {
+        sender: UserId::parse(user_id).unwrap(),
+        ..state("nobody", "m.room.member", user_id, &content)
+    };
+    remote_event(engine, room, event).await;
+}
+
+/// Has another server's user send something on the room's latest events.
+pub(crate) async fn remote_event(engine: &Engine, room: &RoomId, event: LocalEvent) -> String {
+    let num = engine.store.room_num(room.as_str()).unwrap().unwrap();
+    let head = engine.store.room_head(num).unwrap().unwrap();
+    let version = RoomVersion::parse(&head.version).unwrap();
+    let sender = event.sender.to_string();
+    let mut types = vec![("m.room.power_levels", ""), ("m.room.member", sender.as_str())];
+    if !version.rules().authorization.room_create_event_id_as_room_id {
+        types.push(("m.room.create", ""));
+    }
+    if event.content.get("membership").is_some_and(|is| is.as_str() == Some("join")) {
+        types.push(("m.room.join_rules", ""));
+    }
+    let (prev, auth) = latest(engine, room, &types);
+    let prev: Vec<_> = prev.iter().map(String::as_str).collect();
+    let auth: Vec<_> = auth.iter().map(String::as_str).collect();
+    let branch = Branch { engine, version, room: room.to_owned() };
+    let pdu = branch.build(event, &prev, &auth, engine.store.applied().0);
+    let id = pdu.event_id().to_string();
+    let verdict = engine.rooms.receive(room, pdu).await.unwrap();
+    assert_eq!(verdict, Verdict::Accepted);
+    id
 }
 
 /// Builds events of another branch, signed with the server's own key.

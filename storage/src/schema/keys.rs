@@ -101,6 +101,12 @@ keyspaces! {
     REGISTRATION_TOKEN = b'z';
     /// What operators have ordered about rooms: blocks and deletions.
     ROOM_ORDER = b'W';
+    /// Events that wait to be sent to other servers, and how far each of those has got.
+    OUTBOX = b'x';
+    /// Since when which other server gets a room's events.
+    SERVER_STAY = b'm';
+    /// The rooms whose events a server gets.
+    ROOM_OF_SERVER = b'J';
     /// Server-wide values.
     SETTING = b'Z';
 }
@@ -111,6 +117,7 @@ pub const OF_ROOM: &[u8] = &[
     TIMELINE,
     GRAPH,
     SERVER_IN_ROOM,
+    SERVER_STAY,
     RECEIPT,
     RECEIPT_FEED,
     ALIAS_OF_ROOM,
