@@ -1,6 +1,8 @@
 //! Puts the server together: the one place that knows every part.
 
 mod federation;
+mod finding;
+mod serving;
 
 use std::sync::Arc;
 
@@ -34,7 +36,6 @@ use crate::{
         deactivate::{self, DeactivateContext},
         delayed::{self, DelayedContext},
         devices::{self, DeviceContext},
-        directory::{self, DirectoryContext},
         discovery::{self, DiscoveryContext},
         event,
         filters::{self, FilterContext},
@@ -44,7 +45,6 @@ use crate::{
         members,
         membership::{self, Members, MembershipContext},
         messages,
-        mutual_rooms::{self, MutualRoomsContext},
         notifications::{self, NotificationContext},
         password::{self, PasswordContext},
         passwords::Passwords,
@@ -57,12 +57,10 @@ use crate::{
         registration_tokens::RegistrationTokens,
         relations,
         report::{self, ReportContext},
-        room_summary::{self, RoomSummaryContext},
         search::{self, SearchContext},
         send::{self, SendContext},
         server_admin::{self, ServerAdminContext},
         sessions::Sessions,
-        spaces::{self, SpaceContext},
         state,
         state_write::{self, StateWriteContext},
         sync::{self, SyncContext},
@@ -77,13 +75,14 @@ use crate::{
     },
     config::{Config, DataDir},
     error::ApiError,
+    federation::acl::RoomGuard,
     http::{Api, RawRequest, RouteOptions, Routes},
     limits::RateClass,
     metrics::Metrics,
     push::UnreadCounts,
     search::{Follower, TextIndex},
     server::{Boot, Service, StartError},
-    view::{PublishedRooms, View},
+    view::View,
 };
 
 /// Starts the actors and collects the endpoints. Runs inside the server's actix system.
@@ -97,6 +96,8 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let network = Network::start(&boot, &engine)?;
     let profiles = Arc::new(profiles(&boot, &engine, &view, &network));
     let aliases = Arc::new(aliases(&boot, &engine, &view, &network));
+    let published = finding::published_rooms(&engine, &view);
+    let guard = RoomGuard::new(view.clone());
     let accounts = accounts(&boot, &engine)?;
     let notices = notices(&boot, &engine).await?;
     let routes = discovery_routes(&boot)
@@ -107,11 +108,12 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(people_routes(&boot, &engine, &view))
         .and(reading_routes(&engine, &view))
         .and(writing_routes(&boot, &engine, &view))
-        .and(finding_routes(&boot, &engine, &view))
+        .and(finding::routes(&boot, &engine, &view, &network, published.clone(), aliases.clone()))
         .and(notice_routes(&engine, &view, &counts))
         .and(search_routes(&boot, &engine, &view)?)
         .and(moderation_routes(&boot, &engine, &view))
         .and(network.routes(&boot, &engine, profiles, aliases))
+        .and(serving::routes(&boot, &engine, &view, &guard, published))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
         .and(metrics_routes(boot.metrics.clone(), Some(engine.rooms.clone())));
     let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes)
@@ -375,27 +377,6 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         .and(delayed::routes(delayed))
         .and(typing::routes(Arc::new(typing)))
         .and(receipts::routes(Arc::new(receipts)))
-}
-
-/// Finding rooms.
-fn finding_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
-    let server_name = boot.config.server.name.clone();
-    let (view, directory) = (view.clone(), engine.directory.clone());
-    let published = PublishedRooms::new(view.clone(), directory.clone(), engine.changes.clone());
-    published.prepare();
-    let listed = DirectoryContext {
-        view: view.clone(),
-        directory: directory.clone(),
-        published,
-        server_name: server_name.clone(),
-    };
-    let summary =
-        RoomSummaryContext { view: view.clone(), directory, server_name: server_name.clone() };
-    let mutual = MutualRoomsContext { view: view.clone(), server_name };
-    directory::routes(Arc::new(listed))
-        .and(room_summary::routes(Arc::new(summary)))
-        .and(mutual_rooms::routes(Arc::new(mutual)))
-        .and(spaces::routes(Arc::new(SpaceContext::new(view, boot.env.clone()))))
 }
 
 /// What keeps order: reports, and what administrators do about them.

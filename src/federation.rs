@@ -3,11 +3,19 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/server-server-api/>
 
+pub mod acl;
 pub mod auth;
+pub mod backfill;
 pub mod checks;
 pub mod discovery;
+pub mod events;
 pub mod keys;
 pub mod openid;
 pub mod outbound;
+pub mod pdu_stream;
+pub mod public_rooms;
 pub mod query;
+pub mod spaces;
+pub mod state;
+pub mod user_keys;
 mod x_matrix;

@@ -5,12 +5,14 @@
 //!
 //! | module | question |
 //! |---|---|
+//! | [`resident`] | may this server have this event |
 //! | [`room`] | which room, what state at which position |
 //! | [`reader`] | may this user see this event; what was the user's membership then |
 //! | [`event`] | how an event looks to a client |
 //! | [`filter`] | does a client's filter want it |
 //! | [`tokens`] | which place in the history |
 //! | [`access`] | what may this user read of the room as a whole |
+//! | [`ancestors`] | what is before an event, for other servers |
 //! | [`audience`] | whom may this user know of |
 //! | [`people`] | who is found by name |
 //! | [`page`] | the events on one side of a place |
@@ -29,6 +31,7 @@
 //! | [`sync`] | what is new for a device |
 
 pub mod access;
+pub mod ancestors;
 pub mod audience;
 pub mod bundle;
 pub mod children;
@@ -45,6 +48,7 @@ pub mod power;
 mod preview;
 pub mod published;
 pub mod reader;
+pub mod resident;
 mod restricted;
 pub mod room;
 pub mod spaces;
@@ -65,6 +69,7 @@ use self::pool::Pool;
 
 pub use self::{
     access::{Access, Standing},
+    ancestors::Gap,
     children::{Children, ChildrenRequest},
     event::{EventFormat, Fields},
     filter::{EventFilter, RelationFilter},
@@ -74,6 +79,7 @@ pub use self::{
     power::Powers,
     published::{ListPage, ListToken, PublishedRooms},
     reader::{Reader, Seen},
+    resident::Resident,
     room::{RoomView, StateAt},
     thread::ThreadPlace,
     threads::{Threads, ThreadsRequest},

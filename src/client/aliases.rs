@@ -72,14 +72,8 @@ async fn look_up(
     context: Arc<AliasContext>,
     req: Ruma<get_alias::v3::Request>,
 ) -> Result<get_alias::v3::Response, ApiError> {
-    let server = req.room_alias.server_name();
-    if server == context.server_name {
-        let (room_id, servers) = context.local(&req.room_alias)?;
-        return Ok(get_alias::v3::Response::new(room_id, servers));
-    }
-    let request = get_room_information::v1::Request::new(req.room_alias.clone());
-    let found = context.remote.ask(server, request, Limits::SMALL).await?;
-    Ok(get_alias::v3::Response::new(found.room_id, found.servers))
+    let (room_id, servers) = context.find_anywhere(&req.room_alias).await?;
+    Ok(get_alias::v3::Response::new(room_id, servers))
 }
 
 /// `PUT /_matrix/client/v3/directory/room/{roomAlias}`
@@ -157,6 +151,24 @@ impl AliasContext {
         let others = found.filter(|server| *server != self.server_name);
         let servers = std::iter::once(self.server_name.clone()).chain(others);
         Ok((room.room_id, servers.collect()))
+    }
+
+    /// Where an alias of any server leads, and who may know the room: whoever it belongs to is
+    /// asked.
+    ///
+    /// # Errors
+    ///
+    /// `M_NOT_FOUND`; what came of asking.
+    pub async fn find_anywhere(
+        &self,
+        alias: &RoomAliasId,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+        if alias.server_name() == self.server_name {
+            return self.local(alias);
+        }
+        let request = get_room_information::v1::Request::new(alias.to_owned());
+        let found = self.remote.ask(alias.server_name(), request, Limits::SMALL).await?;
+        Ok((found.room_id, found.servers))
     }
 
     fn find(&self, alias: &RoomAliasId) -> Result<(AliasEntry, RoomView), ApiError> {

@@ -2,7 +2,7 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parlour_actors::directory::Directory;
 use parlour_event::content::Membership;
@@ -19,23 +19,33 @@ use ruma::{
             room::Visibility,
         },
         error::{DeserializationError, Error},
+        federation::directory::{
+            get_public_rooms::v1 as remote_list, get_public_rooms_filtered::v1 as remote_search,
+        },
     },
     directory::{Filter, RoomNetwork},
+    uint,
 };
 use serde::Deserialize;
 
-use super::membership::no_federation;
 use crate::{
     error::ApiError,
+    federation::outbound::{client::FederationClient, transport::Limits},
     http::{Api, Caller, Routes, Ruma},
-    view::{ListPage, ListToken, PublishedRooms, RoomView, View},
+    view::{
+        ListPage, ListToken, PublishedRooms, RoomView, View,
+        published::{Audience, Excerpt},
+    },
 };
 
 /// The most rooms in one answer.
-const MAX_LIMIT: usize = 500;
+const MAX_LIMIT: u32 = 500;
 
 /// How many rooms an answer has if the client does not say.
-const USUAL_LIMIT: usize = 100;
+const USUAL_LIMIT: u32 = 100;
+
+/// For another server's list.
+const LIST: Limits = Limits { time: Duration::from_secs(20), body: 8 << 20 };
 
 /// What these endpoints need to know.
 #[derive(Debug)]
@@ -48,6 +58,8 @@ pub struct DirectoryContext {
     pub published: PublishedRooms,
     /// Whose list it is.
     pub server_name: OwnedServerName,
+    /// Who is asked for the lists of others.
+    pub remote: FederationClient,
 }
 
 /// The endpoints of this file.
@@ -66,7 +78,17 @@ async fn list(
     context: Arc<DirectoryContext>,
     req: Ruma<get_public_rooms::v3::Request>,
 ) -> Result<get_public_rooms::v3::Response, ApiError> {
-    context.check_server(req.server.as_deref())?;
+    if let Some(server) = context.other_server(req.server.as_deref()) {
+        let mut asked = remote_list::Request::new();
+        asked.limit = Some(limit(req.limit));
+        asked.since = req.since.clone();
+        let told = context.remote.ask(server, asked, LIST).await?;
+        let mut response = get_public_rooms::v3::Response::new(told.chunk);
+        response.prev_batch = told.prev_batch;
+        response.next_batch = told.next_batch;
+        response.total_room_count_estimate = told.total_room_count_estimate;
+        return Ok(response);
+    }
     let page = context.page(Filter::new(), req.since.as_deref(), req.limit).await?;
     let (before, after) = (token(page.before), token(page.after));
     let mut response = get_public_rooms::v3::Response::new(page.rooms);
@@ -81,8 +103,20 @@ async fn search(
     context: Arc<DirectoryContext>,
     req: Ruma<get_public_rooms_filtered::v3::Request>,
 ) -> Result<get_public_rooms_filtered::v3::Response, ApiError> {
-    context.check_server(req.server.as_deref())?;
     let mut response = get_public_rooms_filtered::v3::Response::new();
+    if let Some(server) = context.other_server(req.server.as_deref()) {
+        let mut asked = remote_search::Request::new();
+        asked.limit = Some(limit(req.limit));
+        asked.since = req.since.clone();
+        asked.filter = req.filter.clone();
+        asked.room_network = req.room_network.clone();
+        let told = context.remote.ask(server, asked, LIST).await?;
+        response.chunk = told.chunk;
+        response.prev_batch = told.prev_batch;
+        response.next_batch = told.next_batch;
+        response.total_room_count_estimate = told.total_room_count_estimate;
+        return Ok(response);
+    }
     // There is no other network, so its rooms are none, and all networks are this one.
     if let RoomNetwork::ThirdParty(_) = &req.room_network {
         response.total_room_count_estimate = Some(UInt::MIN);
@@ -94,6 +128,11 @@ async fn search(
     response.chunk = page.rooms;
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
     Ok(response)
+}
+
+/// How many rooms a client gets that wants so many.
+fn limit(asked: Option<UInt>) -> UInt {
+    asked.unwrap_or(USUAL_LIMIT.into()).clamp(uint!(1), MAX_LIMIT.into())
 }
 
 fn token(token: Option<ListToken>) -> Option<String> {
@@ -146,13 +185,9 @@ async fn set_visibility(
 }
 
 impl DirectoryContext {
-    fn check_server(&self, server: Option<&ServerName>) -> Result<(), ApiError> {
-        match server {
-            Some(server) if *server != *self.server_name => {
-                Err(no_federation(format!("This server does not have the list of {server}")))
-            }
-            _ => Ok(()),
-        }
+    /// The server whose list is wanted, if it is another one.
+    fn other_server<'a>(&self, server: Option<&'a ServerName>) -> Option<&'a ServerName> {
+        server.filter(|server| **server != *self.server_name)
     }
 
     async fn page(
@@ -162,10 +197,10 @@ impl DirectoryContext {
         limit: Option<UInt>,
     ) -> Result<ListPage, ApiError> {
         let from = since.map(str::parse::<ListToken>).transpose()?;
-        let limit = limit.map(|limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT));
-        let limit = limit.unwrap_or(USUAL_LIMIT).clamp(1, MAX_LIMIT);
+        let limit = usize::try_from(u64::from(self::limit(limit))).unwrap_or(usize::MAX);
         let published = self.published.clone();
-        self.view.run(move |_| published.page(&filter, from.as_ref(), limit)).await
+        let excerpt = Excerpt { from, limit, audience: Audience::Users };
+        self.view.run(move |_| published.page(&filter, &excerpt)).await
     }
 
     fn room(&self, room_id: &RoomId) -> Result<RoomView, ApiError> {

@@ -4,15 +4,16 @@
 
 use std::sync::Arc;
 
-use parlour_actors::directory::Directory;
 use ruma::{
-    OwnedRoomId, OwnedServerName, OwnedUserId,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId,
     api::client::room::get_summary::v1::{Request, Response},
+    room::RoomSummary,
 };
 
-use super::aliases;
+use super::aliases::AliasContext;
 use crate::{
     error::ApiError,
+    federation::outbound::hierarchy::RemoteRooms,
     http::{Api, Routes, Ruma},
     view::View,
 };
@@ -23,9 +24,9 @@ pub struct RoomSummaryContext {
     /// Rooms.
     pub view: View,
     /// Where aliases lead.
-    pub directory: Directory,
-    /// Which aliases are ours.
-    pub server_name: OwnedServerName,
+    pub aliases: Arc<AliasContext>,
+    /// Who tells of rooms elsewhere.
+    pub remote: RemoteRooms,
 }
 
 /// The endpoints of this file.
@@ -36,32 +37,76 @@ pub fn routes(context: Arc<RoomSummaryContext>) -> Routes {
 
 /// `GET /_matrix/client/v1/room_summary/{roomIdOrAlias}`
 ///
-/// `via` names servers to ask for rooms that are not known here.
+/// Other servers are asked for users of this one alone.
 async fn summary(
     context: Arc<RoomSummaryContext>,
     req: Ruma<Request>,
 ) -> Result<Response, ApiError> {
-    let RoomSummaryContext { view, directory, server_name } = &*context;
-    let room_id = aliases::resolve(directory, view, server_name, &req.room_id_or_alias)?;
     let user = req.caller.as_ref().map(|caller| caller.user_id.clone());
-    view.run(move |view| read(view, room_id, user)).await
-}
-
-fn read(
-    view: &View,
-    room_id: OwnedRoomId,
-    user: Option<OwnedUserId>,
-) -> Result<Response, ApiError> {
+    let (room_id, mut via) = match <&RoomId>::try_from(&*req.room_id_or_alias) {
+        Ok(room_id) => (room_id.to_owned(), Vec::new()),
+        Err(alias) => context.look_up(alias, user.is_some()).await?,
+    };
+    let (asked, here) = (user.clone(), room_id.clone());
+    let found = context.view.run(move |view| read(view, &here, asked)).await?;
+    if let Some(response) = found {
+        return Ok(response);
+    }
+    via.splice(..0, req.via.iter().cloned());
+    let maker = room_id.server_name().map(ToOwned::to_owned);
+    via.extend(maker.filter(|maker| !via.contains(maker)));
     // The same for rooms that do not exist and those that are not to be seen.
     let unknown = || ApiError::not_found("The room is not known here, or not for you to see");
-    let room = view.room(&room_id)?.ok_or_else(unknown)?;
+    let user = user.ok_or_else(unknown)?;
+    let told = context.remote.describe(&room_id, &via).await.ok_or_else(unknown)?;
+    let summary = told.room.summary.clone();
+    let answer = context.view.run(move |view| read_told(view, summary, user));
+    answer.await?.ok_or_else(unknown)
+}
+
+impl RoomSummaryContext {
+    async fn look_up(
+        &self,
+        alias: &RoomAliasId,
+        may_ask: bool,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+        match may_ask {
+            true => self.aliases.find_anywhere(alias).await,
+            false => self.aliases.local(alias),
+        }
+    }
+}
+
+/// A room that is known here, if this server is in it.
+fn read(
+    view: &View,
+    room_id: &RoomId,
+    user: Option<OwnedUserId>,
+) -> Result<Option<Response>, ApiError> {
+    let Some(room) = view.room(room_id)? else { return Ok(None) };
     let summary = view.preview(&room)?;
     if !view.may_preview(&room, &summary, user.as_deref())? {
-        return Err(unknown());
+        return Ok(None);
     }
     let mut response = Response::new(summary);
     if let Some(user) = user {
         response.membership = view.membership_of(&room, &user)?.map(|m| m.as_str().into());
     }
-    Ok(response)
+    Ok(Some(response))
+}
+
+/// A room that another server tells of.
+fn read_told(
+    view: &View,
+    summary: RoomSummary,
+    user: OwnedUserId,
+) -> Result<Option<Response>, ApiError> {
+    if !view.may_preview_told(&summary, &user)? {
+        return Ok(None);
+    }
+    let num = view.store.room_num(summary.room_id.as_str())?;
+    let entry = num.map(|num| view.store.membership(user.as_str(), num)).transpose()?.flatten();
+    let mut response = Response::new(summary);
+    response.membership = entry.map(|entry| entry.membership.into());
+    Ok(Some(response))
 }

@@ -8,6 +8,7 @@
 //! | [`discovery`], [`well_known`], [`dns`] | finds where a server is |
 //! | [`address`] | which addresses may be connected to |
 //! | [`tls`] | whose certificates are believed |
+//! | [`hierarchy`] | asks about rooms that this server is not in |
 //! | [`key_source`] | asks for keys, for the key ring |
 //! | [`rooms`] | asks for events, states and history of rooms |
 
@@ -15,6 +16,7 @@ pub mod address;
 pub mod client;
 pub mod discovery;
 pub mod dns;
+pub mod hierarchy;
 pub mod https;
 pub mod key_source;
 pub mod rooms;

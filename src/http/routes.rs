@@ -96,6 +96,8 @@ pub enum Answer<T> {
     Typed(T),
     /// Something else, of which ruma does not know.
     Json(serde_json::Value),
+    /// The same as bytes, perhaps too many of them to be in memory at once.
+    Whole(HttpResponse),
 }
 
 impl<T> From<T> for Answer<T> {
@@ -175,6 +177,7 @@ impl<C: Clone + Send + Sync + 'static> Routes<C> {
                 match handler(context, request).await?.into() {
                     Answer::Typed(response) => convert::response(response),
                     Answer::Json(body) => Ok(HttpResponse::Ok().json(body)),
+                    Answer::Whole(response) => Ok(response),
                 }
             })
         });

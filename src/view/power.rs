@@ -90,6 +90,16 @@ impl View {
         })
     }
 
+    /// Whether users of other servers may come into a room.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn federates(&self, room: &RoomView) -> Result<bool, ViewError> {
+        let create = self.current(room, "m.room.create", "")?;
+        Ok(create.is_none_or(|create| CreateContent::of(&create).federates()))
+    }
+
     /// The event of a room's current state for a type and state key.
     ///
     /// # Errors

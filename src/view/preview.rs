@@ -1,9 +1,9 @@
 //! What is told of a room to those who may not be in it yet: in the directory, in spaces, before
 //! joining.
 
-use parlour_event::content::Membership;
+use parlour_event::{RoomVersion, content::Membership};
 use ruma::{
-    UInt, UserId,
+    ServerName, UInt, UserId,
     events::{
         StateEventType,
         room::{
@@ -142,26 +142,110 @@ impl View {
         preview: &RoomSummary,
         user: Option<&UserId>,
     ) -> Result<bool, ViewError> {
-        let rules = &room.version.rules().authorization;
-        let is_open = match &preview.join_rule {
-            JoinRuleSummary::Public => true,
-            JoinRuleSummary::Knock => rules.knocking,
-            JoinRuleSummary::KnockRestricted(_) => rules.knock_restricted_join_rule,
-            _ => false,
-        };
-        if is_open || preview.world_readable {
+        if is_open(Some(room.version), preview) {
             return Ok(true);
         }
         let Some(user) = user else { return Ok(false) };
         if let Some(Membership::Join | Membership::Invite) = self.membership_of(room, user)? {
             return Ok(true);
         }
-        match &preview.join_rule {
-            JoinRuleSummary::Restricted(restricted) if rules.restricted_join_rule => {
-                let rooms = restricted.allowed_room_ids.iter().map(|room| room.as_str());
-                Ok(self.is_in_one_of(user, rooms)?)
-            }
-            _ => Ok(false),
-        }
+        Ok(self.is_in_one_of(user, allowed_rooms(Some(room.version), preview))?)
     }
+
+    /// The same for a room that another server tells of, since its own users may see it.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn may_preview_told(
+        &self,
+        preview: &RoomSummary,
+        user: &UserId,
+    ) -> Result<bool, ViewError> {
+        let version = preview.room_version.as_ref().and_then(|id| RoomVersion::parse(id.as_str()));
+        if is_open(version, preview) {
+            return Ok(true);
+        }
+        if let Some(num) = self.store.room_num(preview.room_id.as_str())? {
+            let entry = self.store.membership(user.as_str(), num)?;
+            match entry.as_ref().map(|entry| entry.membership.as_str()) {
+                Some("invite" | "join") => return Ok(true),
+                Some("ban") => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(self.is_in_one_of(user, allowed_rooms(version, preview))?)
+    }
+
+    /// A room's preview, if another server may have it: its users are in the room, could join it
+    /// or knock at it, or could read it anyway.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn preview_for_server(
+        &self,
+        room: &RoomView,
+        server: &ServerName,
+    ) -> Result<Option<RoomSummary>, ViewError> {
+        let preview = self.preview(room)?;
+        let name = server.as_str();
+        if self.store.joined_from(room.num, name)? > 0 {
+            return Ok(Some(preview));
+        }
+        if !self.federates(room)? {
+            return Ok(None);
+        }
+        if is_open(Some(room.version), &preview)
+            || self.resident(room.clone(), server)?.is_invited()?
+        {
+            return Ok(Some(preview));
+        }
+        let is_in_allowed =
+            self.has_users_in_one_of(name, allowed_rooms(Some(room.version), &preview))?;
+        Ok(is_in_allowed.then_some(preview))
+    }
+
+    fn has_users_in_one_of<'a>(
+        &self,
+        server: &str,
+        rooms: impl Iterator<Item = &'a str>,
+    ) -> Result<bool, ViewError> {
+        for room in rooms {
+            let Some(num) = self.store.room_num(room)? else { continue };
+            if self.store.joined_from(num, server)? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether anybody may come in, knock, or read. What a version that is not known here lets in is
+/// for others to say.
+fn is_open(version: Option<&RoomVersion>, preview: &RoomSummary) -> bool {
+    let rules = version.map(|version| &version.rules().authorization);
+    let is_open = match &preview.join_rule {
+        JoinRuleSummary::Public => true,
+        JoinRuleSummary::Knock => rules.is_none_or(|rules| rules.knocking),
+        JoinRuleSummary::KnockRestricted(_) => {
+            rules.is_none_or(|rules| rules.knock_restricted_join_rule)
+        }
+        _ => false,
+    };
+    is_open || preview.world_readable
+}
+
+/// The rooms whose members may join this one.
+fn allowed_rooms<'a>(
+    version: Option<&RoomVersion>,
+    preview: &'a RoomSummary,
+) -> impl Iterator<Item = &'a str> + use<'a> {
+    let counts = version.is_none_or(|version| version.rules().authorization.restricted_join_rule);
+    let restricted = match &preview.join_rule {
+        JoinRuleSummary::Restricted(restricted) if counts => Some(restricted),
+        _ => None,
+    };
+    let rooms = restricted.into_iter().flat_map(|restricted| &restricted.allowed_room_ids);
+    rooms.map(|room| room.as_str())
 }

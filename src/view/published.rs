@@ -52,6 +52,28 @@ struct Entry {
     chunk: PublicRoomsChunk,
     /// What is searched, in lower case.
     text: String,
+    /// Whether users of other servers may come in.
+    federates: bool,
+}
+
+/// Who reads the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Users of this server.
+    Users,
+    /// Other servers: they get the rooms that their users may come into.
+    Servers,
+}
+
+/// Which part of the list is wanted.
+#[derive(Debug)]
+pub struct Excerpt {
+    /// Where it begins; at the beginning, if nothing is said.
+    pub from: Option<ListToken>,
+    /// How many rooms at most.
+    pub limit: usize,
+    /// Who reads it.
+    pub audience: Audience,
 }
 
 /// A place in the list from which it goes on in one direction.
@@ -88,37 +110,34 @@ impl PublishedRooms {
         let this = self.clone();
         drop(actix_web::rt::spawn(async move {
             let view = this.view.clone();
-            let filled = view.run(move |_| this.page(&Filter::new(), None, 0)).await;
+            let nothing = Excerpt { from: None, limit: 0, audience: Audience::Users };
+            let filled = view.run(move |_| this.page(&Filter::new(), &nothing)).await;
             if let Err(error) = filled {
                 tracing::warn!(%error, "the list of published rooms could not be prepared");
             }
         }));
     }
 
-    /// At most `limit` of the rooms that a filter lets through.
+    /// A part of those rooms that a filter lets through.
     ///
     /// # Errors
     ///
     /// If storage cannot be read.
-    pub fn page(
-        &self,
-        filter: &Filter,
-        from: Option<&ListToken>,
-        limit: usize,
-    ) -> Result<ListPage, ViewError> {
+    pub fn page(&self, filter: &Filter, excerpt: &Excerpt) -> Result<ListPage, ViewError> {
+        let Excerpt { from, limit, audience } = excerpt;
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         self.bring_up_to_date(&mut list)?;
-        let wanted = Wanted::of(filter);
+        let wanted = Wanted::of(filter, *audience);
         let rooms: Vec<_> = list.entries.iter().filter(|(_, entry)| wanted.has(entry)).collect();
         let (first, end) = match from {
-            None => (0, limit),
+            None => (0, *limit),
             Some(ListToken::After(rank)) => {
                 let first = rooms.partition_point(|(other, _)| *other <= rank);
-                (first, first.saturating_add(limit))
+                (first, first.saturating_add(*limit))
             }
             Some(ListToken::Before(rank)) => {
                 let end = rooms.partition_point(|(other, _)| *other < rank);
-                (end.saturating_sub(limit), end)
+                (end.saturating_sub(*limit), end)
             }
         };
         let end = end.min(rooms.len());
@@ -166,20 +185,21 @@ impl PublishedRooms {
         }
         if let Some(room) = room {
             let chunk = PublicRoomsChunk::from(self.view.preview(&room)?);
+            let entry = Entry::new(room.head.state, chunk, self.view.federates(&room)?);
             let rank = (Reverse(room.head.joined), room.room_id);
             list.ranks.insert(num, rank.clone());
-            list.entries.insert(rank, Entry::new(room.head.state, chunk));
+            list.entries.insert(rank, entry);
         }
         Ok(())
     }
 }
 
 impl Entry {
-    fn new(state: StateRoot, chunk: PublicRoomsChunk) -> Self {
+    fn new(state: StateRoot, chunk: PublicRoomsChunk, federates: bool) -> Self {
         let alias = chunk.canonical_alias.as_ref().map(|alias| alias.as_str());
         let texts = [chunk.name.as_deref(), chunk.topic.as_deref(), alias];
         let texts: Vec<_> = texts.into_iter().flatten().map(str::to_lowercase).collect();
-        Self { state, text: texts.join("\n"), chunk }
+        Self { state, text: texts.join("\n"), chunk, federates }
     }
 }
 
@@ -187,17 +207,19 @@ impl Entry {
 struct Wanted<'a> {
     text: Option<String>,
     types: &'a [RoomTypeFilter],
+    audience: Audience,
 }
 
 impl<'a> Wanted<'a> {
-    fn of(filter: &'a Filter) -> Self {
+    fn of(filter: &'a Filter, audience: Audience) -> Self {
         let text = filter.generic_search_term.as_deref().map(|term| term.trim().to_lowercase());
-        Self { text, types: &filter.room_types }
+        Self { text, types: &filter.room_types, audience }
     }
 
     fn has(&self, entry: &Entry) -> bool {
         let room_type = || RoomTypeFilter::from(entry.chunk.room_type.clone());
-        self.text.as_ref().is_none_or(|text| entry.text.contains(text))
+        (entry.federates || self.audience == Audience::Users)
+            && self.text.as_ref().is_none_or(|text| entry.text.contains(text))
             && (self.types.is_empty() || self.types.contains(&room_type()))
     }
 }

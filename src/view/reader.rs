@@ -294,7 +294,8 @@ impl View {
     }
 }
 
-fn visibility_of(event: &StoredEvent) -> Result<HistoryVisibility, ViewError> {
+/// The setting in a `m.room.history_visibility` event.
+pub(super) fn visibility_of(event: &StoredEvent) -> Result<HistoryVisibility, ViewError> {
     let fields = Fields::of(event)?;
     let content = fields.content_as::<VisibilityContent<'_>>();
     Ok(content.map_or_else(

@@ -1,18 +1,27 @@
 //! Walking through spaces: a room, then the rooms in it, each with all that is in it.
 //!
+//! A walk only reads. Where it comes to a room that this server is not in it stops, and goes on
+//! with what another server has told.
+//!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#discovering-rooms-within-spaces>
 
 mod pages;
 
-use std::collections::HashSet;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use parlour_event::{EventNum, RoomNum, StateKeyNum, state::ReadState as _};
+use parlour_event::{EventNum, StateKeyNum, state::ReadState as _};
 use parlour_storage::schema::{StoredEvent, keys, keys::KeyReader};
 use ruma::{
-    OwnedRoomId, UserId,
-    api::client::space::SpaceHierarchyRoomsChunk,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId,
+    api::{
+        client::space::SpaceHierarchyRoomsChunk,
+        federation::space::get_hierarchy::v1::Response as Hierarchy,
+    },
     events::space::child::{HierarchySpaceChildEvent, SpaceChildOrd},
-    room::RoomType,
+    room::{RoomSummary, RoomType},
     serde::Raw,
 };
 use serde::Serialize;
@@ -33,13 +42,48 @@ const MAX_LOOKED_AT: usize = 1_000;
 /// How many events or keys are read at once.
 const BATCH: usize = 500;
 
+/// How many servers that may know a room are remembered on the way to it.
+const MAX_VIA: usize = 5;
+
 /// A walk that may be interrupted after each room.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Walk {
-    /// Rooms to come, the next one last, with how deep they are.
-    waiting: Vec<(RoomNum, u64)>,
+    /// Rooms to come, the next one last.
+    waiting: Vec<Stop>,
     /// Rooms that have been come by: no room is shown twice, and loops end.
-    seen: HashSet<RoomNum>,
+    seen: HashSet<OwnedRoomId>,
+}
+
+/// A room on the way.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// The room.
+    pub room: OwnedRoomId,
+    /// Who may know it.
+    pub via: Vec<OwnedServerName>,
+    depth: u64,
+    /// What the server that told of its parent has said of it.
+    told: Option<Arc<RoomSummary>>,
+}
+
+/// What a walk has come by until it stopped.
+#[derive(Debug, Default)]
+pub struct Leg {
+    /// The rooms that the user may see.
+    pub rooms: Vec<SpaceHierarchyRoomsChunk>,
+    /// A room of which another server has to tell, if that is why it stopped.
+    pub ask: Option<Stop>,
+}
+
+/// Who walks.
+#[derive(Debug, Clone)]
+pub struct Walker {
+    /// The user.
+    pub user: OwnedUserId,
+    /// This server.
+    pub home: OwnedServerName,
+    /// How far, and along which children.
+    pub reach: Reach,
 }
 
 /// How a walk goes.
@@ -68,16 +112,23 @@ struct ChildEvent<'a> {
 }
 
 impl Walk {
-    /// A walk that begins at a room.
+    /// A walk that begins at a room; if the room is not known here, these servers may know it.
     #[must_use]
-    pub fn from(room: RoomNum) -> Self {
-        Self { waiting: vec![(room, 0)], seen: HashSet::new() }
+    pub fn from(room: OwnedRoomId, via: Vec<OwnedServerName>) -> Self {
+        let first = Stop { room, via, depth: 0, told: None };
+        Self { waiting: vec![first], seen: HashSet::new() }
     }
 
     /// Whether there is nothing more to be seen.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.waiting.iter().all(|(room, _)| self.seen.contains(room))
+        self.waiting.iter().all(|stop| self.seen.contains(&stop.room))
+    }
+
+    /// Leaves a room that nobody could tell of for later.
+    pub fn put_back(&mut self, stop: Stop) {
+        self.seen.remove(&stop.room);
+        self.waiting.push(stop);
     }
 
     /// Roughly how much memory it takes, in rooms.
@@ -86,68 +137,140 @@ impl Walk {
     }
 
     /// The next room that has not been come by.
-    fn next(&mut self) -> Option<(RoomNum, u64)> {
+    fn next(&mut self) -> Option<Stop> {
         loop {
-            let (room, depth) = self.waiting.pop()?;
-            if self.seen.insert(room) {
-                return Some((room, depth));
+            let stop = self.waiting.pop()?;
+            if self.seen.insert(stop.room.clone()) {
+                return Some(stop);
             }
         }
+    }
+
+    /// Puts children first, so that the first of them is the next room.
+    fn go_deeper(
+        &mut self,
+        walker: &Walker,
+        parent: &Stop,
+        children: &[Child],
+        told: &[RoomSummary],
+    ) {
+        if parent.depth >= walker.reach.max_depth {
+            return;
+        }
+        let told: HashMap<_, _> = told.iter().map(|summary| (&summary.room_id, summary)).collect();
+        let mut stops = Vec::new();
+        for child in children {
+            let room = child.event.state_key.clone();
+            if self.seen.contains(&room) {
+                continue;
+            }
+            let via = child.event.content.via.iter().filter(|server| **server != walker.home);
+            let via = via.take(MAX_VIA).cloned().collect();
+            let told = told.get(&room).map(|summary| Arc::new((*summary).clone()));
+            stops.push(Stop { room, via, depth: parent.depth + 1, told });
+        }
+        stops.truncate(MAX_WAITING.saturating_sub(self.waiting.len()));
+        self.waiting.extend(stops.into_iter().rev());
     }
 }
 
 impl View {
-    /// At most `limit` rooms further on a walk, of those that the user may see.
+    /// Walks on until there are `limit` rooms of those that the user may see, or another server has
+    /// to tell of one.
     ///
     /// # Errors
     ///
     /// If storage cannot be read.
-    pub fn walk(
-        &self,
-        walk: &mut Walk,
-        user: &UserId,
-        reach: Reach,
-        limit: usize,
-    ) -> Result<Vec<SpaceHierarchyRoomsChunk>, ViewError> {
-        let mut rooms = Vec::new();
+    pub fn walk(&self, walk: &mut Walk, walker: &Walker, limit: usize) -> Result<Leg, ViewError> {
+        let mut leg = Leg::default();
         let mut looked_at = 0;
-        while rooms.len() < limit && looked_at < MAX_LOOKED_AT {
-            let Some((num, depth)) = walk.next() else { break };
+        while leg.rooms.len() < limit && looked_at < MAX_LOOKED_AT {
+            let Some(stop) = walk.next() else { break };
             looked_at += 1;
-            let Some(room) = self.room_by_num(num)? else { continue };
-            let summary = self.preview(&room)?;
-            if self.is_banned(&room, user)? || !self.may_preview(&room, &summary, Some(user))? {
+            if stop.via.is_empty() || self.is_home(&stop.room, &walker.home)? {
+                leg.rooms.extend(self.show(walk, walker, &stop)?);
                 continue;
             }
-            let mut children = Vec::new();
-            if summary.room_type == Some(RoomType::Space) {
-                children = self.children_of(&room, reach.suggested_only)?;
+            match &stop.told {
+                // Nothing is in it, so there is nothing more to be told.
+                Some(told) if told.room_type != Some(RoomType::Space) => {
+                    if self.may_preview_told(told, &walker.user)? {
+                        let summary = RoomSummary::clone(told);
+                        leg.rooms.push(SpaceHierarchyRoomsChunk::new(summary, Vec::new()));
+                    }
+                }
+                _ => {
+                    leg.ask = Some(stop);
+                    break;
+                }
             }
-            if depth < reach.max_depth {
-                self.go_deeper(walk, &children, depth + 1)?;
-            }
-            let children = children.into_iter().map(|child| child.json).collect();
-            rooms.push(SpaceHierarchyRoomsChunk::new(summary, children));
         }
-        Ok(rooms)
+        Ok(leg)
+    }
+
+    /// The room at which a walk stopped, as another server describes it. If none does, what is
+    /// known here of the room has to do.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn walk_past(
+        &self,
+        walk: &mut Walk,
+        walker: &Walker,
+        stop: &Stop,
+        told: Option<&Hierarchy>,
+    ) -> Result<Option<SpaceHierarchyRoomsChunk>, ViewError> {
+        let Some(told) = told else { return self.show(walk, walker, stop) };
+        let summary = told.room.summary.clone();
+        if !self.may_preview_told(&summary, &walker.user)? {
+            return Ok(None);
+        }
+        let is_space = summary.room_type == Some(RoomType::Space);
+        let events = told.room.children_state.iter().filter(|_| is_space).cloned();
+        let children = events.filter_map(Child::told).collect();
+        let children = in_order(children, walker.reach.suggested_only);
+        let inaccessible = told.inaccessible_children.iter().take(MAX_CHILDREN);
+        for room in inaccessible {
+            if !self.is_home(room, &walker.home)? {
+                walk.seen.insert(room.clone());
+            }
+        }
+        walk.go_deeper(walker, stop, &children, &told.children);
+        let children = children.into_iter().map(|child| child.json).collect();
+        Ok(Some(SpaceHierarchyRoomsChunk::new(summary, children)))
+    }
+
+    /// A room as it is known here, if it is for the user's eyes.
+    fn show(
+        &self,
+        walk: &mut Walk,
+        walker: &Walker,
+        stop: &Stop,
+    ) -> Result<Option<SpaceHierarchyRoomsChunk>, ViewError> {
+        let Some(room) = self.room(&stop.room)? else { return Ok(None) };
+        let (summary, user) = (self.preview(&room)?, &walker.user);
+        if self.is_banned(&room, user)? || !self.may_preview(&room, &summary, Some(user))? {
+            return Ok(None);
+        }
+        let mut children = Vec::new();
+        if summary.room_type == Some(RoomType::Space) {
+            children = self.children_of(&room, walker.reach.suggested_only)?;
+        }
+        walk.go_deeper(walker, stop, &children, &[]);
+        let children = children.into_iter().map(|child| child.json).collect();
+        Ok(Some(SpaceHierarchyRoomsChunk::new(summary, children)))
+    }
+
+    /// Whether this server is in a room, so that what it knows of it is the truth.
+    fn is_home(&self, room: &RoomId, home: &ServerName) -> Result<bool, ViewError> {
+        let Some(num) = self.store.room_num(room.as_str())? else { return Ok(false) };
+        Ok(self.store.joined_from(num, home.as_str())? > 0)
     }
 
     fn is_banned(&self, room: &RoomView, user: &UserId) -> Result<bool, ViewError> {
         use parlour_event::content::Membership;
         Ok(self.membership_of(room, user)? == Some(Membership::Ban))
-    }
-
-    /// The children that are known here, so that the first of them is the next room.
-    fn go_deeper(&self, walk: &mut Walk, children: &[Child], depth: u64) -> Result<(), ViewError> {
-        let room_ids = children.iter().map(|child| child.event.state_key.as_str());
-        let keys: Vec<_> = room_ids.map(keys::room_id).collect();
-        let found = self.store.multi_get(&keys)?;
-        let room = found.iter().flatten().filter_map(|entry| entry.value.first_chunk::<8>());
-        let rooms = room.map(|bytes| RoomNum(u64::from_be_bytes(*bytes)));
-        let mut rooms: Vec<_> = rooms.filter(|room| !walk.seen.contains(room)).collect();
-        rooms.truncate(MAX_WAITING.saturating_sub(walk.waiting.len()));
-        walk.waiting.extend(rooms.into_iter().rev().map(|room| (room, depth)));
-        Ok(())
     }
 
     /// The events that make rooms the children of this one, at most a thousand; none if it is not
@@ -166,6 +289,24 @@ impl View {
         Ok(events.filter(|event| Child::of(event).is_some()).collect())
     }
 
+    /// The children of a space in their order: the events, and the rooms' ids.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn children_of_space(
+        &self,
+        room: &RoomView,
+        summary: &RoomSummary,
+        suggested_only: bool,
+    ) -> Result<Vec<(Raw<HierarchySpaceChildEvent>, OwnedRoomId)>, ViewError> {
+        if summary.room_type != Some(RoomType::Space) {
+            return Ok(Vec::new());
+        }
+        let children = self.children_of(room, suggested_only)?.into_iter();
+        Ok(children.map(|child| (child.json, child.event.state_key)).collect())
+    }
+
     /// The children of a space in their order.
     fn children_of(&self, room: &RoomView, suggested_only: bool) -> Result<Vec<Child>, ViewError> {
         let mut children = Vec::new();
@@ -173,10 +314,7 @@ impl View {
             let events = self.store.events(nums)?;
             children.extend(events.iter().flatten().filter_map(Child::of));
         }
-        children.retain(|child| child.event.content.suggested || !suggested_only);
-        children.sort_by(|a, b| a.event.cmp_space_child(&b.event));
-        children.truncate(MAX_CHILDREN);
-        Ok(children)
+        Ok(in_order(children, suggested_only))
     }
 
     /// The numbers of all `m.space.child` events in a room's state: the keys are read for all of
@@ -201,7 +339,20 @@ impl View {
     }
 }
 
+/// The children that count, in their order.
+fn in_order(mut children: Vec<Child>, suggested_only: bool) -> Vec<Child> {
+    children.retain(|child| child.event.content.suggested || !suggested_only);
+    children.sort_by(|a, b| a.event.cmp_space_child(&b.event));
+    children.truncate(MAX_CHILDREN);
+    children
+}
+
 impl Child {
+    /// A child that another server tells of.
+    fn told(json: Raw<HierarchySpaceChildEvent>) -> Option<Self> {
+        Some(Self { event: json.deserialize().ok()?, json })
+    }
+
     /// A child, if the event makes its room one: it has a `via`, and a room id for its key.
     fn of(event: &StoredEvent) -> Option<Self> {
         let fields = Fields::of(event).ok()?;

@@ -52,7 +52,7 @@ fn object(text: &str) -> Object {
     json::parse_strict(text.as_bytes()).unwrap().as_object().unwrap().clone()
 }
 
-fn event(sender: &str, kind: &str, key: Option<&str>, content: &str) -> LocalEvent {
+pub(super) fn event(sender: &str, kind: &str, key: Option<&str>, content: &str) -> LocalEvent {
     LocalEvent {
         sender: user(sender),
         event_type: kind.to_owned(),
@@ -69,7 +69,7 @@ fn member(sender: &str, target: &str, membership: &str) -> LocalEvent {
     event(sender, "m.room.member", Some(user(target).as_str()), &content)
 }
 
-async fn engine() -> Engine {
+pub(super) async fn engine() -> Engine {
     let options = EngineOptions {
         server_name: "parlour.test".try_into().unwrap(),
         storage: None,
@@ -83,7 +83,7 @@ async fn engine() -> Engine {
     Engine::start(options).await.unwrap()
 }
 
-async fn new_room(engine: &Engine) -> OwnedRoomId {
+pub(super) async fn new_room(engine: &Engine) -> OwnedRoomId {
     let levels = format!(r#"{{"users":{{"{}":100}}}}"#, user("alice"));
     let new = NewRoom {
         version: RoomVersion::parse("11").unwrap(),

@@ -17,7 +17,7 @@ use super::{Fields, Reader, ViewError};
 const MAX_LOOKED_AT: usize = 4_096;
 
 /// How many events are read at once.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// How many changes of what the reader may see are looked up, of each kind the newest.
 const MAX_TURNS: usize = 50;
@@ -39,10 +39,7 @@ impl Reader {
         let (mut budget, mut batch) = (MAX_LOOKED_AT, 1);
         let mut turns = None;
         while budget > 0 {
-            let range = match direction {
-                Direction::Forward => (from, Bound::Unbounded),
-                Direction::Backward => (Bound::Unbounded, from),
-            };
+            let range = range(from, direction);
             let places = self.view().store.events_by_time(room, range, direction, batch)?;
             let (found, any_visible) = self.first_heard(&places)?;
             let last = places.last().filter(|_| places.len() == batch);
@@ -106,10 +103,21 @@ impl Reader {
 }
 
 /// Where a search begins at a time.
-fn edge(time: u64, direction: Direction) -> RelationPlace {
+pub(super) fn edge(time: u64, direction: Direction) -> RelationPlace {
     match direction {
         Direction::Forward => (time, EventNum(0)),
         Direction::Backward => (time, EventNum(u64::MAX)),
+    }
+}
+
+/// The part of the order of time that lies in a direction.
+pub(super) fn range(
+    from: Bound<RelationPlace>,
+    direction: Direction,
+) -> (Bound<RelationPlace>, Bound<RelationPlace>) {
+    match direction {
+        Direction::Forward => (from, Bound::Unbounded),
+        Direction::Backward => (Bound::Unbounded, from),
     }
 }
 

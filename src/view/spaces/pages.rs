@@ -18,7 +18,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 const MAX_TOKENS: usize = 1_000;
 
 /// How many rooms all interrupted walks together may remember: some tens of megabytes.
-const MAX_WEIGHT: usize = 1_000_000;
+const MAX_WEIGHT: usize = 200_000;
 
 /// How many letters and digits a token has.
 const TOKEN_LEN: usize = 24;
@@ -101,7 +101,6 @@ mod tests {
     };
 
     use parlour_actors::env::{Clock, SystemEntropy};
-    use parlour_event::RoomNum;
     use ruma::{owned_room_id, owned_user_id};
 
     use super::*;
@@ -125,6 +124,10 @@ mod tests {
         (clock, Pages::new(env))
     }
 
+    fn walk() -> Walk {
+        Walk::from(owned_room_id!("!a:x"), Vec::new())
+    }
+
     fn terms(max_depth: u64) -> Terms {
         let reach = Reach { max_depth, suggested_only: false };
         Terms { user: owned_user_id!("@a:x"), room: owned_room_id!("!a:x"), reach }
@@ -133,7 +136,7 @@ mod tests {
     #[test]
     fn a_token_is_good_for_one_walk_and_some_time() {
         let (clock, pages) = pages();
-        let token = pages.keep(terms(3), Walk::from(RoomNum(1)));
+        let token = pages.keep(terms(3), walk());
         assert!(pages.find(&token, &terms(3)).is_ok());
         assert!(pages.find(&token, &terms(3)).is_ok(), "a second time");
         assert!(pages.find(&token, &terms(4)).is_err());
@@ -147,16 +150,17 @@ mod tests {
     #[test]
     fn there_are_never_too_many() {
         let (_, pages) = pages();
-        let first = pages.keep(terms(0), Walk::from(RoomNum(1)));
+        let first = pages.keep(terms(0), walk());
         for _ in 0..MAX_TOKENS {
-            let _ = pages.keep(terms(0), Walk::from(RoomNum(1)));
+            let _ = pages.keep(terms(0), walk());
         }
         assert!(pages.find(&first, &terms(0)).is_err());
-        let large = Walk { waiting: vec![(RoomNum(1), 0); MAX_WEIGHT], seen: HashSet::new() };
+        let stop = walk().next().unwrap();
+        let large = Walk { waiting: vec![stop; MAX_WEIGHT], seen: HashSet::new() };
         let large = pages.keep(terms(0), large);
         assert!(pages.find(&large, &terms(0)).is_ok());
         assert_eq!(pages.pages.lock().unwrap().len(), 1);
-        let small = pages.keep(terms(0), Walk::from(RoomNum(1)));
+        let small = pages.keep(terms(0), walk());
         assert!(pages.find(&large, &terms(0)).is_err());
         assert!(pages.find(&small, &terms(0)).is_ok());
     }
