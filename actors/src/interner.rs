@@ -11,14 +11,19 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use parlour_event::{EventNum, RoomNum, StateKeyNum};
 use parlour_storage::{
     Direction, Op, StorageError, Store,
     schema::keys::{self, KeyReader},
 };
+use ruma::{OwnedRoomId, RoomId};
 
 /// How many state keys are remembered; beyond that the index is asked.
 const CACHED_STATE_KEYS: usize = 65_536;
+
+/// How many numbers of rooms are remembered that storage may not have yet.
+const MAX_UNSTORED_ROOMS: usize = 1_024;
 
 /// The settings under which the next numbers are kept, since purged rooms leave gaps at the end.
 const NEXT_EVENT: &str = "next_event";
@@ -32,16 +37,18 @@ pub struct Interner {
     next_room: AtomicU64,
     next_state_key: AtomicU64,
     state_keys: Mutex<StateKeys>,
+    /// Numbers of rooms elsewhere that storage may not have yet.
+    unstored_rooms: Mutex<HashMap<OwnedRoomId, RoomNum>>,
 }
 
 /// State keys by `type \0 state_key` as in the index key.
 #[derive(Debug, Default)]
 struct StateKeys {
     /// In the index already; a cache.
-    stored: HashMap<bytes::Bytes, StateKeyNum>,
+    stored: HashMap<Bytes, StateKeyNum>,
     /// Not known to be in the index: whoever uses one writes it again, which is harmless. With how
     /// many are about to.
-    unstored: HashMap<bytes::Bytes, (StateKeyNum, usize)>,
+    unstored: HashMap<Bytes, (StateKeyNum, usize)>,
 }
 
 impl Interner {
@@ -53,15 +60,17 @@ impl Interner {
     pub fn new(store: Store) -> Result<Self, StorageError> {
         Ok(Self {
             next_event: AtomicU64::new(next_number(&store, keys::EVENT, NEXT_EVENT)?),
-            // A birth that was cut off leaves a timeline and no room.
+            // A birth or an entrance that was cut off leaves events and no room.
             next_room: AtomicU64::new(
                 next_number(&store, keys::ROOM, NEXT_ROOM)?
-                    .max(highest(&store, keys::TIMELINE)? + 1),
+                    .max(highest(&store, keys::TIMELINE)? + 1)
+                    .max(highest(&store, keys::OFF_TIMELINE)? + 1),
             ),
             next_state_key: AtomicU64::new(
                 StateKeyNum(highest(&store, keys::STATE_KEY_NAME)?).sequence() + 1,
             ),
             state_keys: Mutex::default(),
+            unstored_rooms: Mutex::default(),
             store,
         })
     }
@@ -84,6 +93,34 @@ impl Interner {
     /// A number for a new room.
     pub fn new_room(&self) -> RoomNum {
         RoomNum(self.next_room.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The number of a room, made if need be, with the operations that store it. Until storage has
+    /// it everybody who asks gets the same one.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn room(&self, room: &RoomId) -> Result<(RoomNum, Vec<Op>), StorageError> {
+        let mut unstored = self.unstored_rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(num) = self.store.room_num(room.as_str())? {
+            unstored.remove(room);
+            return Ok((num, Vec::new()));
+        }
+        if unstored.len() >= MAX_UNSTORED_ROOMS {
+            let is_stored = |room: &OwnedRoomId| self.store.room_num(room.as_str());
+            unstored.retain(|room, _| !matches!(is_stored(room), Ok(Some(_))));
+        }
+        let num = *unstored.entry(room.to_owned()).or_insert_with(|| self.new_room());
+        let value = num.0.to_be_bytes().to_vec().into();
+        Ok((
+            num,
+            vec![
+                Op::Put { key: keys::room_id(room.as_str()), value },
+                // The number is taken, although no room has it.
+                Op::Put { key: keys::off_timeline(num, EventNum(0)), value: Bytes::new() },
+            ],
+        ))
     }
 
     /// The number of a state key, if there is one already.
@@ -165,12 +202,12 @@ impl Interner {
 }
 
 impl StateKeys {
-    fn find(&self, key: &bytes::Bytes) -> Option<StateKeyNum> {
+    fn find(&self, key: &Bytes) -> Option<StateKeyNum> {
         let unstored = || self.unstored.get(key).map(|(num, _)| num);
         self.stored.get(key).or_else(unstored).copied()
     }
 
-    fn remember(&mut self, key: bytes::Bytes, num: StateKeyNum) {
+    fn remember(&mut self, key: Bytes, num: StateKeyNum) {
         if self.stored.len() >= CACHED_STATE_KEYS {
             // Rare, and what is needed comes back from the index: no order of use is kept.
             self.stored.clear();

@@ -52,6 +52,9 @@ pub mod workers;
 pub use engine::{Engine, EngineOptions, StartError};
 pub use registry::{NewRoom, RoomLimits, Rooms};
 pub use room::{
-    messages::{LocalEvent, ProfileUpdate, RoomError, Sent, Transaction, Verdict},
+    messages::{
+        Backfilled, Entrance, LocalEvent, ProfileUpdate, RoomError, Sent, Template, Transaction,
+        Verdict,
+    },
     relations::{MAX_HOPS, RelationError},
 };

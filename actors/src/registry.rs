@@ -4,6 +4,8 @@
 //! its room and one of the server, and holds them until it is answered. Who gets none is refused
 //! at once.
 
+mod federation;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
@@ -27,7 +29,6 @@ use crate::{
         MaySleep, Room, RoomCore, RoomDeps, RoomHost,
         messages::{
             Admission, Birth, Input, LocalEvent, Output, Perform, ProfileUpdate, RoomError, Sent,
-            Verdict,
         },
     },
     workers::Workers,
@@ -170,7 +171,7 @@ impl Rooms {
     pub async fn send(&self, room: &RoomId, event: LocalEvent) -> Result<Sent, RoomError> {
         match self.perform(room, || Input::Local(Box::new(event.clone()))).await? {
             Output::Sent(sent) => Ok(sent),
-            Output::Received(_) => Err(RoomError::Gone),
+            _ => Err(RoomError::Gone),
         }
     }
 
@@ -188,7 +189,7 @@ impl Rooms {
     ) -> Result<Sent, RoomError> {
         match self.perform(room, || Input::Member(Box::new(event.clone()), from)).await? {
             Output::Sent(sent) => Ok(sent),
-            Output::Received(_) => Err(RoomError::Gone),
+            _ => Err(RoomError::Gone),
         }
     }
 
@@ -200,7 +201,7 @@ impl Rooms {
     pub async fn join_as_guest(&self, room: &RoomId, event: LocalEvent) -> Result<Sent, RoomError> {
         match self.perform(room, || Input::Guest(Box::new(event.clone()))).await? {
             Output::Sent(sent) => Ok(sent),
-            Output::Received(_) => Err(RoomError::Gone),
+            _ => Err(RoomError::Gone),
         }
     }
 
@@ -216,18 +217,6 @@ impl Rooms {
         update: ProfileUpdate,
     ) -> Result<(), RoomError> {
         self.perform(room, || Input::Profile(Box::new(update.clone()))).await.map(drop)
-    }
-
-    /// Takes in an event made elsewhere, whose format, signatures and hashes have been checked.
-    ///
-    /// # Errors
-    ///
-    /// See [`RoomError`]; the room has not changed then.
-    pub async fn receive(&self, room: &RoomId, pdu: Arc<Pdu>) -> Result<Verdict, RoomError> {
-        match self.perform(room, || Input::Received(pdu.clone())).await? {
-            Output::Received(verdict) => Ok(verdict),
-            Output::Sent(_) => Err(RoomError::Gone),
-        }
     }
 
     /// Creates a room: all of its first events with its alias and its entry in the directory, or
@@ -256,7 +245,7 @@ impl Rooms {
         }
         match result? {
             Output::Sent(sent) => Ok((room_id, sent)),
-            Output::Received(_) => Err(RoomError::Gone),
+            _ => Err(RoomError::Gone),
         }
     }
 
@@ -322,6 +311,8 @@ impl Registry {
             }
         }
         let num = self.deps.store.room_num(room.as_str())?.ok_or(RoomError::UnknownRoom)?;
+        // An invite to a room elsewhere gives it a number, and nothing more.
+        self.deps.store.room_head(num)?.ok_or(RoomError::UnknownRoom)?;
         let mut rooms = self.rooms.write().unwrap_or_else(PoisonError::into_inner);
         self.check_not_retired(room)?;
         let entry = rooms.entry(room.to_owned()).or_insert_with(|| {

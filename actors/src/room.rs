@@ -12,10 +12,15 @@ mod birth;
 mod change;
 mod commits;
 mod core;
+mod counts;
+mod edges;
+mod entrance;
 mod guests;
+mod history;
 mod local;
 mod member;
 pub(crate) mod messages;
+mod outliers;
 mod profile;
 mod received;
 pub(crate) mod relations;
@@ -135,7 +140,7 @@ impl Room {
         };
         let Perform { input, reply, permit } = perform;
         match input {
-            Input::Received(pdu) if self.quarantined.contains(pdu.event_id()) => {
+            input if suspect(&input).is_some_and(|event| self.quarantined.contains(&event)) => {
                 drop(reply.send(Err(RoomError::Quarantined)));
             }
             input if core.must_resolve(&input) => self.merge(input, reply, permit, ctx),
@@ -214,7 +219,7 @@ impl Room {
         let Some(last) = steps.last().map(|step| step.seq) else { return };
         self.commits.wait(last, waiter);
         self.in_flight += steps.len();
-        let changes = steps.into_iter().map(|Step { seq, change, broken, .. }| {
+        let changes = steps.into_iter().map(|Step { seq, effect, broken }| {
             let (room, commits) = (ctx.address(), self.commits.clone());
             let done = move |result| {
                 if commits.settle(seq, result) {
@@ -222,7 +227,7 @@ impl Room {
                     room.do_send(News);
                 }
             };
-            RoomChange { change: Box::new(change), broken, done: Box::new(done) }
+            RoomChange { change: Box::new(effect), broken, done: Box::new(done) }
         });
         self.host.persister.submit_of_room(changes.collect());
     }
@@ -334,15 +339,28 @@ impl From<Local> for Computed {
         match local {
             Local::Known(sent) => Self::Done(Output::Sent(sent)),
             Local::InFlight { seq, event_id } => Self::Wait { seq, answer: Answer::Sent(event_id) },
-            Local::Step(step) => {
-                let answer = Answer::Sent(step.event_id.clone());
-                Self::Steps { steps: vec![*step], answer }
+            Local::Step(step, event_id) => {
+                Self::Steps { steps: vec![*step], answer: Answer::Sent(event_id) }
+            }
+        }
+    }
+}
+
+impl From<Received> for Computed {
+    fn from(received: Received) -> Self {
+        match received {
+            Received::Known(_) => Self::Done(Output::Received(Verdict::Known)),
+            Received::Step(step, verdict) => {
+                Self::Steps { steps: vec![*step], answer: Answer::Received(verdict) }
             }
         }
     }
 }
 
 fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
+    if core.is_unborn() && !matches!(input, Input::Birth(_) | Input::Enter(_)) {
+        return Err(RoomError::UnknownRoom);
+    }
     match input {
         Input::Local(event) => Ok(core.local(*event)?.into()),
         Input::Member(event, from) => Ok(core.member_change(*event, from)?.into()),
@@ -352,12 +370,20 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
             None => Ok(Computed::Done(Output::Received(Verdict::Known))),
         },
         Input::Birth(birth) => birth::of(core, *birth),
-        Input::Received(pdu) => Ok(match core.received(pdu)? {
-            Received::Known => Computed::Done(Output::Received(Verdict::Known)),
-            Received::Step(step, verdict) => {
-                Computed::Steps { steps: vec![*step], answer: Answer::Received(verdict) }
-            }
-        }),
+        Input::Enter(entrance) => entrance::through(core, *entrance),
+        Input::Received(pdu) => Ok(core.received(pdu)?.into()),
+        Input::ReceivedAt(pdu, state) => Ok(core.received_at(pdu, &state)?.into()),
+        Input::Bring(pdu, from) => Ok(core.bring(pdu, from)?.into()),
+        Input::Outliers(pdus) => {
+            let steps = core.outliers(pdus, None)?;
+            Ok(match steps.is_empty() {
+                true => Computed::Done(Output::Done),
+                false => Computed::Steps { steps, answer: Answer::Done },
+            })
+        }
+        Input::Backfill(events) => history::behind(core, events),
+        Input::Template(event) => Ok(Computed::Done(Output::Template(core.template(*event)?))),
+        Input::Propose(event) => Ok(Computed::Done(Output::Proposed(core.propose(*event)?))),
     }
 }
 
@@ -365,12 +391,19 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
 /// the error, and a repetition is a new event.
 fn suspect(input: &Input) -> Option<OwnedEventId> {
     match input {
-        Input::Received(pdu) => Some(pdu.event_id().clone()),
+        Input::Received(pdu) | Input::ReceivedAt(pdu, _) | Input::Bring(pdu, _) => {
+            Some(pdu.event_id().clone())
+        }
+        Input::Enter(entrance) => Some(entrance.join.event_id().clone()),
         Input::Local(_)
         | Input::Member(..)
         | Input::Guest(_)
         | Input::Profile(_)
-        | Input::Birth(_) => None,
+        | Input::Birth(_)
+        | Input::Outliers(_)
+        | Input::Backfill(_)
+        | Input::Template(_)
+        | Input::Propose(_) => None,
     }
 }
 

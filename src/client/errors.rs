@@ -153,9 +153,9 @@ impl From<RoomError> for ApiError {
             RoomError::Forbidden(AuthError::StateKeyWithoutOwner) => {
                 Self::bad_json(error.to_string())
             }
-            RoomError::Forbidden(_) | RoomError::WrongMembership { .. } => {
-                Self::forbidden(error.to_string())
-            }
+            RoomError::Forbidden(_)
+            | RoomError::WrongMembership { .. }
+            | RoomError::RefusedBefore => Self::forbidden(error.to_string()),
             RoomError::Format(format) if format.is_too_large() => {
                 Self::too_large(format.to_string())
             }
@@ -165,6 +165,10 @@ impl From<RoomError> for ApiError {
             }
             RoomError::Relation(RelationError::NoRoot) => bad_request(ErrorCode::Unknown, error),
             RoomError::CreateRefused => bad_request(ErrorCode::InvalidRoomState, error),
+            RoomError::OtherRoom => bad_request(ErrorCode::Unknown, error),
+            RoomError::BadEntrance(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, error.to_string())
+            }
             RoomError::Busy | RoomError::Persist(PersistError::Busy) => Self::limit_exceeded(BUSY),
             RoomError::Persist(error) => Self::unavailable(error),
             other => Self::internal(other),

@@ -41,11 +41,14 @@
 //! | [`keys::OUTBOX`] | position; server | [`OutboxEntry`]; [`DestinationEntry`] |
 //! | [`keys::SERVER_STAY`] | room, server, end; room | position at which the [`ServerStay`] began; that of the newest event that goes to other servers |
 //! | [`keys::ROOM_OF_SERVER`] | server, room, end of the stay | nothing |
+//! | [`keys::BACKWARD`] | room, event id | the greatest depth of an event that follows it |
+//! | [`keys::OFF_TIMELINE`] | room, event number | nothing; under number 0 if the room is known by its number alone |
 //! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
 pub mod accounts;
 mod codec;
 pub mod delayed;
+mod edges;
 pub mod keys;
 pub mod moderation;
 pub mod outbox;

@@ -49,7 +49,7 @@ fn first_steps(
         _ => return Err(RoomError::CreateRefused),
     }
     for event in events {
-        if let Local::Step(step) = core.local(event)? {
+        if let Local::Step(step, _) = core.local(event)? {
             steps.push(*step);
         }
     }
@@ -59,13 +59,14 @@ fn first_steps(
 /// Leaves it to the last step to say that there is a room, and who is in it.
 fn as_one(mut steps: Vec<Step>, entries: Vec<Op>) -> Vec<Step> {
     let mut members = Vec::new();
-    for step in &mut steps {
-        step.change.stage = Stage::Unborn;
-        members.append(&mut step.change.members);
+    let mut changes: Vec<_> = steps.iter_mut().filter_map(Step::event).collect();
+    for change in &mut changes {
+        change.stage = Stage::Unborn;
+        members.append(&mut change.members);
     }
-    if let Some(last) = steps.last_mut() {
-        last.change.stage = Stage::Birth(entries);
-        last.change.members = members;
+    if let Some(last) = changes.last_mut() {
+        last.stage = Stage::Birth(entries);
+        last.members = members;
     }
     steps
 }

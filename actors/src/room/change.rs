@@ -29,6 +29,8 @@ pub(crate) struct EventChange {
     /// The time that it bears.
     pub(crate) time: u64,
     pub(crate) head: RoomHead,
+    /// It has been stored before, without a place in the graph.
+    pub(crate) was_outlier: bool,
     /// Is in the room's history, not rejected and not soft-failed.
     pub(crate) timeline: Option<TimelineEntry>,
     pub(crate) stage: Stage,
@@ -43,6 +45,27 @@ pub(crate) struct EventChange {
     pub(crate) relations: Vec<Op>,
     pub(crate) redacted: Option<Redacted>,
     pub(crate) transaction: Option<([u8; 16], u64)>,
+}
+
+/// What a commit of a room writes.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// An event and all that it changes.
+    Event(Box<EventChange>),
+    /// Operations that say nothing to readers.
+    Quiet(Vec<Op>),
+}
+
+impl Change for Effect {
+    fn write(self: Box<Self>, pos: StreamPos, ops: &mut Vec<Op>) -> Announcement {
+        match *self {
+            Self::Event(change) => change.write(pos, ops),
+            Self::Quiet(quiet) => {
+                ops.extend(quiet);
+                Announcement::Nothing
+            }
+        }
+    }
 }
 
 /// Where in the life of its room an event stands.
@@ -126,12 +149,20 @@ impl EventChange {
         ops.push(Op::Put { key: event_id, value: number(self.num.0) });
         let (key, value) = (keys::event(self.num), self.meta.encode());
         ops.push(Op::PutBlob { key, value, blob: std::mem::take(&mut self.json) });
-        if let Some(entry) = &self.timeline {
-            ops.push(Op::Put { key: keys::timeline(self.room, pos), value: entry.encode() });
+        if self.meta.flags.is_visible() {
             let graph = keys::graph(self.room, self.meta.depth, pos);
             ops.push(Op::Put { key: graph, value: number(self.num.0) });
             let time = relations::event_time(self.room, self.time, self.num);
             ops.push(Op::Put { key: time, value: Bytes::new() });
+        }
+        let off_timeline = keys::off_timeline(self.room, self.num);
+        match (&self.timeline, self.was_outlier) {
+            (None, false) => ops.push(Op::Put { key: off_timeline, value: Bytes::new() }),
+            (Some(_), true) => ops.push(Op::Delete { key: off_timeline }),
+            (None, true) | (Some(_), false) => {}
+        }
+        if let Some(entry) = &self.timeline {
+            ops.push(Op::Put { key: keys::timeline(self.room, pos), value: entry.encode() });
             if !matches!(self.stage, Stage::Unborn) {
                 self.head.pos = pos;
                 ops.push(Op::Put { key: keys::room(self.room), value: self.head.encode() });

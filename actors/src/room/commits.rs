@@ -29,6 +29,8 @@ pub(super) enum Answer {
     /// The room is there. Its alias is held for as long as this is not sure.
     Born(OwnedEventId, #[allow(dead_code, reason = "it is held")] Option<AliasClaim>),
     Received(Verdict),
+    Backfilled(Vec<Verdict>),
+    Done,
 }
 
 /// What has become of commits since the room last looked.
@@ -113,6 +115,8 @@ impl Waiter {
                 Output::Sent(Sent { event_id, pos })
             }
             Answer::Received(verdict) => Output::Received(verdict),
+            Answer::Backfilled(verdicts) => Output::Backfilled(verdicts),
+            Answer::Done => Output::Done,
         });
         // Whoever asked may have gone; then the answer concerns nobody.
         drop(reply.send(output));

@@ -56,15 +56,26 @@ pub(crate) struct Tip {
     pub(crate) state_after: StateRoot,
 }
 
-/// A commit that is not durable yet.
+/// An event of a commit that is not durable yet: storage does not have it as it is now.
 #[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) pdu: Arc<Pdu>,
+    pub(crate) meta: EventMeta,
+    /// The commit that makes it so.
+    pub(crate) seq: u64,
+}
+
+/// A commit that is not durable yet.
+#[derive(Debug, Default)]
 pub(crate) struct InFlight {
     pub(crate) seq: u64,
-    pub(crate) num: EventNum,
-    pub(crate) event_id: OwnedEventId,
+    /// The events that it writes: the new one first, or many outliers.
+    pub(crate) events: Vec<(EventNum, OwnedEventId)>,
+    /// What was pending of them before.
+    pub(crate) replaced: Vec<(EventNum, Pending)>,
     pub(crate) transaction: Option<[u8; 16]>,
     pub(crate) nodes: Vec<NodeId>,
-    pub(crate) state_key: Option<(String, String)>,
+    pub(crate) state_keys: Vec<(String, String)>,
     /// What it changes about relations.
     pub(crate) relations: Vec<Bytes>,
     pub(crate) closes_to_guests: bool,
@@ -127,8 +138,8 @@ pub(crate) struct RoomCore {
     pub(crate) servers: HashMap<String, u64>,
     pub(crate) nodes: PinnedNodes,
     pub(crate) in_flight: VecDeque<InFlight>,
-    /// Events of commits in flight, which storage does not have yet.
-    pub(crate) pending: HashMap<EventNum, (Arc<Pdu>, EventMeta)>,
+    /// Events of commits in flight.
+    pub(crate) pending: HashMap<EventNum, Pending>,
     pub(crate) pending_ids: HashMap<OwnedEventId, EventNum>,
     /// What commits in flight change about relations.
     pub(crate) unsettled: Unsettled,
@@ -180,11 +191,29 @@ impl RoomCore {
     /// Takes a birth back that was refused half-way; nothing of it has been handed on.
     pub(crate) fn abandon_birth(&mut self) {
         self.create = EventNum(0);
-        for commit in self.in_flight.drain(..) {
-            if let Some((event_type, state_key)) = commit.state_key {
+        self.abandon_since(0);
+    }
+
+    /// Takes the commits from this one on back: nothing of them has been handed on, and none of
+    /// them has changed the extremities or the current state.
+    pub(crate) fn abandon_since(&mut self, seq: u64) {
+        while self.in_flight.back().is_some_and(|commit| commit.seq >= seq) {
+            let Some(commit) = self.in_flight.pop_back() else { break };
+            for (num, event_id) in &commit.events {
+                self.pending.remove(num);
+                self.pending_ids.remove(event_id);
+            }
+            for (num, before) in commit.replaced {
+                self.pending_ids.insert(before.pdu.event_id().clone(), num);
+                self.pending.insert(num, before);
+            }
+            self.unsettled.settled(commit.seq, &commit.relations);
+            commit.nodes.into_iter().for_each(|id| self.nodes.unpin(id));
+            for (event_type, state_key) in commit.state_keys {
                 self.deps.interner.abandoned_state_key(&event_type, &state_key);
             }
         }
+        self.next_seq = self.next_seq.min(seq);
     }
 
     /// Sets a room up again from storage.
@@ -244,11 +273,19 @@ impl RoomCore {
 
     /// An event with what is known of it, durable or not.
     pub(crate) fn stored(&self, num: EventNum) -> Result<(Arc<Pdu>, EventMeta), RoomError> {
-        if let Some((pdu, meta)) = self.pending.get(&num) {
+        if let Some(Pending { pdu, meta, .. }) = self.pending.get(&num) {
             return Ok((pdu.clone(), meta.clone()));
         }
         let stored = self.deps.store.event(num)?.ok_or_else(|| missing(num))?;
         Ok((Arc::new(stored.pdu(self.version)?), stored.meta))
+    }
+
+    /// What is known of an event, durable or not.
+    pub(crate) fn meta(&self, num: EventNum) -> Result<EventMeta, RoomError> {
+        match self.pending.get(&num) {
+            Some(pending) => Ok(pending.meta.clone()),
+            None => Ok(self.deps.store.event_meta(num)?.ok_or_else(|| missing(num))?),
+        }
     }
 
     /// An event, from the cache if possible.
@@ -291,11 +328,16 @@ impl RoomCore {
     pub(crate) fn settled(&mut self, seq: u64) {
         while self.in_flight.front().is_some_and(|commit| commit.seq <= seq) {
             let Some(commit) = self.in_flight.pop_front() else { break };
-            self.pending.remove(&commit.num);
-            self.pending_ids.remove(&commit.event_id);
+            for (num, event_id) in &commit.events {
+                // A later commit may have changed the event again.
+                if self.pending.get(num).is_some_and(|pending| pending.seq <= commit.seq) {
+                    self.pending.remove(num);
+                    self.pending_ids.remove(event_id);
+                }
+            }
             self.unsettled.settled(commit.seq, &commit.relations);
             commit.nodes.into_iter().for_each(|id| self.nodes.unpin(id));
-            if let Some((event_type, state_key)) = commit.state_key {
+            for (event_type, state_key) in commit.state_keys {
                 self.deps.interner.stored_state_key(&event_type, &state_key);
             }
             if commit.closes_to_guests {

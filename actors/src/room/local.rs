@@ -9,13 +9,13 @@ use parlour_event::{
     redaction,
     state::StateRoot,
 };
-use parlour_storage::schema::{EventFlags, TransactionEntry, keys};
-use ruma::OwnedEventId;
+use parlour_storage::schema::{TransactionEntry, keys};
+use ruma::{OwnedEventId, event_id};
 
 use super::{
     change::Outgoing,
     core::{RoomCore, Tip},
-    messages::{LocalEvent, RoomError, Sent},
+    messages::{LocalEvent, RoomError, Sent, Template},
     take_in::{Fresh, Place, Step},
 };
 
@@ -28,11 +28,19 @@ const OPAQUE_ID_LEN: usize = 18;
 /// What a local event comes to.
 pub(crate) enum Local {
     /// A new commit.
-    Step(Box<Step>),
+    Step(Box<Step>, OwnedEventId),
     /// It is there already and durable.
     Known(Sent),
     /// It is there already; the commit with this sequence number makes it durable.
     InFlight { seq: u64, event_id: OwnedEventId },
+}
+
+/// An event that is to be.
+struct Draft {
+    /// The state before it.
+    state: StateRoot,
+    selection: Selection,
+    builder: PduBuilder,
 }
 
 /// The auth events of an event, found in a state.
@@ -59,9 +67,9 @@ impl RoomCore {
         let mut fresh = Fresh::default();
         match self.prepare(event, &mut fresh) {
             Ok((pdu, place)) => {
-                let num = self.deps.interner.new_event();
+                let (num, event_id) = (self.deps.interner.new_event(), pdu.event_id().clone());
                 let step = self.take_in(num, pdu, place, fresh)?;
-                Ok(Local::Step(Box::new(step)))
+                Ok(Local::Step(Box::new(step), event_id))
             }
             Err(error) => {
                 self.release(fresh);
@@ -76,20 +84,49 @@ impl RoomCore {
         event: LocalEvent,
         fresh: &mut Fresh,
     ) -> Result<(Arc<Pdu>, Place), RoomError> {
+        let transaction = event.transaction.clone();
+        let Draft { state, selection, builder } = self.draft(event, fresh)?;
+        let deps = &self.deps;
+        let pdu = Arc::new(builder.build_and_sign(self.version, &deps.server_name, &deps.key)?);
+        auth::check(self.version, &pdu, &selection)?;
+        let auth_events = self.auth_nums(&selection, &pdu);
+        let outgoing = Some(Outgoing::default());
+        let place =
+            Place { state_before: state, auth_events, transaction, outgoing, ..Place::default() };
+        Ok((pdu, place))
+    }
+
+    /// Sets an event up on the room's latest events.
+    fn draft(&mut self, event: LocalEvent, fresh: &mut Fresh) -> Result<Draft, RoomError> {
         let tips = self.newest_tips();
         let state = self.state_at(&tips, fresh)?;
         let selection = self.select(state, &event)?;
-        let transaction = event.transaction.clone();
-        let pdu = Arc::new(self.build(event, &tips, &selection)?);
-        auth::check(self.version, &pdu, &selection)?;
-        let place = Place {
-            state_before: state,
-            auth_events: self.auth_nums(&selection, &pdu),
-            flags: EventFlags::default(),
-            transaction,
-            outgoing: Some(Outgoing::default()),
-        };
-        Ok((pdu, place))
+        let builder = self.build(event, &tips, &selection)?;
+        Ok(Draft { state, selection, builder })
+    }
+
+    /// An event for another server's user, which that server completes, hashes and signs.
+    pub(crate) fn template(&mut self, event: LocalEvent) -> Result<Template, RoomError> {
+        let mut fresh = Fresh::default();
+        let drafted = self.draft(event, &mut fresh);
+        self.release(fresh);
+        let Draft { selection, builder, .. } = drafted?;
+        let mut event = builder.into_template(self.version, &self.deps.server_name)?;
+        // Room versions 1 and 2 have one, which is for the server to choose that signs the event.
+        event.remove("event_id");
+        // To the auth rules an event's own id does not matter.
+        let unnamed = event_id!("$unnamed").to_owned();
+        let unnamed = Pdu::from_trusted(self.version, unnamed, event.clone())?;
+        auth::check(self.version, &unnamed, &selection)?;
+        Ok(Template { version: self.version, event })
+    }
+
+    /// A local user's event, which is not taken in.
+    pub(crate) fn propose(&mut self, event: LocalEvent) -> Result<Arc<Pdu>, RoomError> {
+        let mut fresh = Fresh::default();
+        let prepared = self.prepare(event, &mut fresh);
+        self.release(fresh);
+        Ok(prepared?.0)
     }
 
     /// The extremities that a new event follows, deepest first.
@@ -114,8 +151,9 @@ impl RoomCore {
         let in_flight =
             self.in_flight.iter().find(|commit| commit.transaction == Some(transaction.hash));
         if let Some(commit) = in_flight {
-            let event_id = commit.event_id.clone();
-            return Ok(Some(Local::InFlight { seq: commit.seq, event_id }));
+            if let Some((_, event_id)) = commit.events.first() {
+                return Ok(Some(Local::InFlight { seq: commit.seq, event_id: event_id.clone() }));
+            }
         }
         let entry =
             self.deps.store.typed::<TransactionEntry>(&keys::transaction(&transaction.hash))?;
@@ -136,12 +174,16 @@ impl RoomCore {
         if *current.sender() != event.sender || *current.content() != event.content {
             return Ok(None);
         }
-        let event_id = current.event_id().clone();
-        let in_flight = self.in_flight.iter().find(|commit| commit.num == num);
-        Ok(Some(match in_flight {
-            Some(commit) => Local::InFlight { seq: commit.seq, event_id },
+        Ok(Some(self.there_already(num, current.event_id())))
+    }
+
+    /// The answer for an event that is there already.
+    pub(crate) fn there_already(&self, num: EventNum, event_id: &OwnedEventId) -> Local {
+        let event_id = event_id.clone();
+        match self.pending.get(&num) {
+            Some(pending) => Local::InFlight { seq: pending.seq, event_id },
             None => Local::Known(Sent { event_id, pos: self.deps.store.applied() }),
-        }))
+        }
     }
 
     /// Looks up the state that an event needs.
@@ -183,7 +225,7 @@ impl RoomCore {
         event: LocalEvent,
         tips: &[Tip],
         selection: &Selection,
-    ) -> Result<Pdu, RoomError> {
+    ) -> Result<PduBuilder, RoomError> {
         let depth = tips.first().map_or(0, |tip| tip.depth).saturating_add(1);
         let prev_events =
             tips.iter().map(|tip| self.reference(tip.num)).collect::<Result<_, _>>()?;
@@ -198,7 +240,7 @@ impl RoomCore {
             .filter(|(num, _)| seen.insert(*num))
             .map(|(_, pdu)| EventReference::to(self.version, pdu))
             .collect();
-        let builder = PduBuilder {
+        Ok(PduBuilder {
             room_id: Some(self.room_id.clone()),
             sender: event.sender,
             event_type: event.event_type,
@@ -210,8 +252,7 @@ impl RoomCore {
             origin_server_ts: event.timestamp.unwrap_or_else(|| self.deps.env.clock.now_ms()),
             redacts: event.redacts,
             event_localpart: has_opaque_ids.then(|| self.deps.env.random_string(OPAQUE_ID_LEN)),
-        };
-        Ok(builder.build_and_sign(self.version, &self.deps.server_name, &self.deps.key)?)
+        })
     }
 
     /// A reference to an event as this room version writes it.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use actix::Message;
 use parlour_event::{
-    Pdu, StreamPos, auth::AuthError, content::Membership, json::Object, pdu::FormatError,
-    state::StateError,
+    Pdu, RoomVersion, StreamPos, auth::AuthError, content::Membership, json::Object,
+    pdu::FormatError, state::StateError,
 };
 use parlour_storage::StorageError;
-use ruma::{OwnedEventId, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::relations::RelationError;
@@ -53,6 +53,39 @@ pub struct ProfileUpdate {
     pub display_name: Option<String>,
     /// The avatar, an `mxc:` URI.
     pub avatar_url: Option<String>,
+}
+
+/// Another server's answer to a local user's join: what `send_join` gives.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Its version, as `make_join` said.
+    pub version: &'static RoomVersion,
+    /// The join.
+    pub join: Arc<Pdu>,
+    /// The room's state before the join.
+    pub state: Vec<Arc<Pdu>>,
+    /// The auth chain of the join and of the state.
+    pub auth_chain: Vec<Arc<Pdu>>,
+}
+
+/// An older event, as another server has it.
+#[derive(Debug, Clone)]
+pub struct Backfilled {
+    /// The event.
+    pub pdu: Arc<Pdu>,
+    /// The state before it; `None` if all events that it follows are known.
+    pub state_before: Option<Vec<OwnedEventId>>,
+}
+
+/// An event for another server's user, whose server completes, hashes and signs it.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// The room's version.
+    pub version: &'static RoomVersion,
+    /// The event without `event_id`, hashes and signatures.
+    pub event: Object,
 }
 
 /// An event is durable and readable.
@@ -103,6 +136,15 @@ pub enum RoomError {
     /// The event does not have the format that the room version wants, or is too large.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The event was handed over before and refused.
+    #[error("the event was refused before")]
+    RefusedBefore,
+    /// The event is of another room, or builds on one that is.
+    #[error("the event belongs to another room")]
+    OtherRoom,
+    /// What another server says of a room that is to be entered makes no sense.
+    #[error("the other server's answer makes no sense: {0}")]
+    BadEntrance(&'static str),
     /// Events that this one builds on are not known.
     #[error("{} events that it builds on are not known", .0.len())]
     Missing(Vec<OwnedEventId>),
@@ -161,6 +203,20 @@ pub(crate) enum Input {
     Birth(Box<Birth>),
     /// Take in an event made elsewhere. Signatures and hashes have been checked.
     Received(Arc<Pdu>),
+    /// Take in such an event, with the state before it as another server tells it.
+    ReceivedAt(Arc<Pdu>, Vec<OwnedEventId>),
+    /// Take in an event that another server hands over, or refuse it.
+    Bring(Arc<Pdu>, Option<OwnedServerName>),
+    /// Store events without a place in the graph.
+    Outliers(Vec<Arc<Pdu>>),
+    /// Take in older events.
+    Backfill(Vec<Backfilled>),
+    /// Enter the room through another server.
+    Enter(Box<Entrance>),
+    /// Build an event for another server's user.
+    Template(Box<LocalEvent>),
+    /// Build a local user's event and do nothing with it.
+    Propose(Box<LocalEvent>),
 }
 
 /// What a new room begins with.
@@ -175,8 +231,13 @@ pub(crate) struct Birth {
 /// What a room answers.
 #[derive(Debug, Clone)]
 pub(crate) enum Output {
+    /// Nothing more is to be said.
+    Done,
     Sent(Sent),
     Received(Verdict),
+    Backfilled(Vec<Verdict>),
+    Template(Template),
+    Proposed(Arc<Pdu>),
 }
 
 /// Where the answer goes.

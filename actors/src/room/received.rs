@@ -7,117 +7,292 @@
 
 use std::sync::Arc;
 
-use parlour_event::{EventNum, Pdu, auth, state::StateRoot};
-use parlour_storage::schema::EventFlags;
-use ruma::OwnedEventId;
+use parlour_event::{
+    EventNum, Pdu, RoomVersion,
+    auth::{self, AuthError},
+    state::StateRoot,
+};
+use parlour_storage::schema::{EventFlags, EventMeta};
+use ruma::{OwnedEventId, OwnedServerName};
 
 use super::{
+    change::Outgoing,
     core::RoomCore,
-    local::MAX_PREV_EVENTS,
+    local::{Local, MAX_PREV_EVENTS},
     messages::{Input, RoomError, Verdict},
     take_in::{Fresh, Place, Step},
 };
 
+/// So many outliers are not taken in where requests are served.
+const MANY_OUTLIERS: usize = 16;
+
 /// What a received event comes to.
 pub(crate) enum Received {
     /// It was there already.
-    Known,
+    Known(EventNum),
     /// A new commit.
     Step(Box<Step>, Verdict),
 }
 
+/// An event that comes in.
+pub(crate) struct Arrival {
+    pub(crate) pdu: Arc<Pdu>,
+    /// The state before it, as another server tells it.
+    pub(crate) told: Option<StateRoot>,
+    pub(crate) way: Way,
+}
+
+/// What is made of an event that comes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It is taken in as what it is: accepted, soft-failed or rejected.
+    Received,
+    /// It is accepted, and goes to all other servers in the room but this one, or it is refused.
+    Brought(Option<OwnedServerName>),
+    /// It is accepted or refused, with no regard to the current state, which nobody here has
+    /// followed.
+    Entrance,
+    /// It is history behind what is known: the current state says nothing about it.
+    Past,
+}
+
+/// An auth event that is named: its number, itself, and whether it was rejected.
+pub(crate) type Named = (EventNum, Arc<Pdu>, bool);
+
+/// What is made of an event before it is taken in.
+enum Arriving {
+    Known(EventNum),
+    New { num: EventNum, pdu: Arc<Pdu>, place: Box<Place> },
+}
+
+/// What the checks say of an event.
+struct Judgement {
+    state_before: StateRoot,
+    flags: EventFlags,
+    /// Why, if it is not accepted.
+    error: Option<AuthError>,
+}
+
 impl RoomCore {
-    /// Whether taking something in means resolving states, which may take long. It does not for an
-    /// event that continues the room's history where the core stands.
+    /// Whether taking something in means resolving states or much other work, which may take long.
+    /// It does not for an event that continues the room's history where the core stands.
     pub(crate) fn must_resolve(&self, input: &Input) -> bool {
         match input {
-            Input::Local(_) | Input::Member(..) | Input::Guest(_) | Input::Profile(_) => {
-                self.tips.len() > MAX_PREV_EVENTS
-            }
+            Input::Local(_)
+            | Input::Member(..)
+            | Input::Guest(_)
+            | Input::Profile(_)
+            | Input::Template(_)
+            | Input::Propose(_) => self.tips.len() > MAX_PREV_EVENTS,
             Input::Birth(_) => false,
-            Input::Received(pdu) => {
+            Input::Received(pdu) | Input::Bring(pdu, _) => {
                 let prev = pdu.prev_events();
                 let all_tips = self.tips.iter().all(|tip| prev.contains(&tip.event_id));
                 !all_tips || prev.len() != self.tips.len()
             }
+            Input::Outliers(pdus) => pdus.len() > MANY_OUTLIERS,
+            Input::ReceivedAt(..) | Input::Backfill(_) | Input::Enter(_) => true,
         }
     }
 
     /// Judges an event and takes it in.
     pub(crate) fn received(&mut self, pdu: Arc<Pdu>) -> Result<Received, RoomError> {
-        if self.event_num(pdu.event_id().as_str())?.is_some() {
-            return Ok(Received::Known);
-        }
-        let prev = self.known(pdu.prev_events())?;
-        let auth_events = self.known(pdu.auth_events())?;
+        self.arrived(Arrival { pdu, told: None, way: Way::Received }, Fresh::default())
+    }
+
+    /// Judges an event with the state before it as another server tells it, and takes it in.
+    pub(crate) fn received_at(
+        &mut self,
+        pdu: Arc<Pdu>,
+        state: &[OwnedEventId],
+    ) -> Result<Received, RoomError> {
         let mut fresh = Fresh::default();
-        let judged = self.judge(&pdu, &prev, &auth_events, &mut fresh);
-        let (state_before, flags) = match judged {
-            Ok(judged) => judged,
+        let told = match self.told_state(state, &mut fresh) {
+            Ok(told) => Some(told),
             Err(error) => {
                 self.release(fresh);
                 return Err(error);
             }
         };
-        let verdict = match flags {
-            EventFlags { rejected: true, .. } => Verdict::Rejected,
-            EventFlags { soft_failed: true, .. } => Verdict::SoftFailed,
-            _ => Verdict::Accepted,
-        };
-        let place = Place { state_before, auth_events, flags, transaction: None, outgoing: None };
-        let num = self.deps.interner.new_event();
-        let step = self.take_in(num, pdu, place, fresh)?;
-        Ok(Received::Step(Box::new(step), verdict))
+        self.arrived(Arrival { pdu, told, way: Way::Received }, fresh)
     }
 
-    /// The numbers of events that must be known.
-    fn known(&self, ids: &[OwnedEventId]) -> Result<Vec<EventNum>, RoomError> {
-        let mut nums = Vec::with_capacity(ids.len());
-        let mut missing = Vec::new();
-        for id in ids {
-            match self.event_num(id.as_str())? {
-                Some(num) => nums.push(num),
-                None => missing.push(id.clone()),
+    /// Takes in an event that another server hands over, if it is accepted. It goes to all other
+    /// servers in the room but `from`.
+    pub(crate) fn bring(
+        &mut self,
+        pdu: Arc<Pdu>,
+        from: Option<OwnedServerName>,
+    ) -> Result<Local, RoomError> {
+        let event_id = pdu.event_id().clone();
+        let arrival = Arrival { pdu, told: None, way: Way::Brought(from) };
+        Ok(match self.arrived(arrival, Fresh::default())? {
+            Received::Known(num) => self.there_already(num, &event_id),
+            Received::Step(step, _) => Local::Step(step, event_id),
+        })
+    }
+
+    /// Judges an event and takes it in, or refuses it. `fresh` has the nodes of the told state.
+    pub(crate) fn arrived(
+        &mut self,
+        arrival: Arrival,
+        mut fresh: Fresh,
+    ) -> Result<Received, RoomError> {
+        match self.arriving(&arrival, &mut fresh) {
+            Ok(Arriving::Known(num)) => {
+                self.release(fresh);
+                Ok(Received::Known(num))
+            }
+            Ok(Arriving::New { num, pdu, place }) => {
+                let verdict = match place.flags {
+                    EventFlags { rejected: true, .. } => Verdict::Rejected,
+                    EventFlags { soft_failed: true, .. } => Verdict::SoftFailed,
+                    _ => Verdict::Accepted,
+                };
+                let step = self.take_in(num, pdu, *place, fresh)?;
+                Ok(Received::Step(Box::new(step), verdict))
+            }
+            Err(error) => {
+                self.release(fresh);
+                Err(error)
             }
         }
-        if missing.is_empty() { Ok(nums) } else { Err(RoomError::Missing(missing)) }
+    }
+
+    fn arriving(&mut self, arrival: &Arrival, fresh: &mut Fresh) -> Result<Arriving, RoomError> {
+        let Arrival { pdu, told, way } = arrival;
+        if *pdu.room_id() != self.room_id {
+            return Err(RoomError::OtherRoom);
+        }
+        let outlier = match self.known_event(pdu.event_id())? {
+            Some((num, meta)) if !meta.flags.outlier => {
+                let is_refused = matches!(way, Way::Brought(_) | Way::Entrance);
+                return match is_refused && !meta.flags.is_visible() {
+                    true => Err(RoomError::RefusedBefore),
+                    false => Ok(Arriving::Known(num)),
+                };
+            }
+            known => known,
+        };
+        let (prev, gaps) = self.known_prev(pdu)?;
+        let auth_events = self.known_auth(pdu)?;
+        let missing_prev = if told.is_some() { &[][..] } else { &gaps };
+        let missing_auth = pdu.auth_events().iter().zip(&auth_events);
+        let missing_auth = missing_auth.filter(|(_, known)| known.is_none()).map(|(id, _)| id);
+        let missing: Vec<_> = missing_prev.iter().chain(missing_auth).cloned().collect();
+        if !missing.is_empty() {
+            return Err(RoomError::Missing(missing));
+        }
+        let auth_events: Vec<_> = auth_events.into_iter().flatten().collect();
+        let state_before = self.state_before(*told, &prev, fresh)?;
+        let Judgement { state_before, flags, error } =
+            self.judge(pdu, state_before, &auth_events, way)?;
+        if let (Way::Brought(_) | Way::Entrance, Some(error)) = (way, error) {
+            return Err(error.into());
+        }
+        let mut place = Place {
+            state_before,
+            auth_events: auth_events.iter().map(|(num, ..)| *num).collect(),
+            flags,
+            is_past: *way == Way::Past,
+            was_outlier: outlier.is_some(),
+            edges: self.edges(pdu, gaps)?,
+            outgoing: match way {
+                Way::Brought(from) => Some(Outgoing { except: from.clone() }),
+                Way::Received | Way::Entrance | Way::Past => None,
+            },
+            ..Place::default()
+        };
+        let Some((num, meta)) = outlier else {
+            let (num, place) = (self.deps.interner.new_event(), Box::new(place));
+            return Ok(Arriving::New { num, pdu: pdu.clone(), place });
+        };
+        place.redacted_because = meta.redacted_because;
+        let pdu = match meta.redacted_because {
+            Some(_) => self.stored(num)?.0,
+            None => pdu.clone(),
+        };
+        Ok(Arriving::New { num, pdu, place: Box::new(place) })
+    }
+
+    /// The number of an event of this room and what is known of it.
+    ///
+    /// Events of rooms that are gone, or that never came to be, may still have a number: they are
+    /// as good as unknown.
+    pub(crate) fn known_event(
+        &self,
+        event_id: &OwnedEventId,
+    ) -> Result<Option<(EventNum, EventMeta)>, RoomError> {
+        let Some(num) = self.event_num(event_id.as_str())? else { return Ok(None) };
+        let meta = self.meta(num)?;
+        if meta.room == self.num {
+            return Ok(Some((num, meta)));
+        }
+        match self.deps.store.room_head(meta.room)? {
+            Some(_) => Err(RoomError::OtherRoom),
+            None => Ok(None),
+        }
+    }
+
+    /// Which of the events that this one follows are known with the state at them, and which are
+    /// not.
+    fn known_prev(
+        &self,
+        pdu: &Pdu,
+    ) -> Result<(Vec<(EventNum, EventMeta)>, Vec<OwnedEventId>), RoomError> {
+        let mut known = Vec::with_capacity(pdu.prev_events().len());
+        let mut gaps = Vec::new();
+        for id in pdu.prev_events() {
+            match self.known_event(id)? {
+                Some((num, meta)) if !meta.flags.outlier => known.push((num, meta)),
+                _ => gaps.push(id.clone()),
+            }
+        }
+        Ok((known, gaps))
+    }
+
+    /// The auth events that an event names, in order, if they are known, with whether they were
+    /// rejected.
+    fn known_auth(&self, pdu: &Pdu) -> Result<Vec<Option<Named>>, RoomError> {
+        let find = |id| {
+            let Some((num, meta)) = self.known_event(id)? else { return Ok(None) };
+            Ok(Some((num, self.stored(num)?.0, meta.flags.rejected)))
+        };
+        pdu.auth_events().iter().map(find).collect()
     }
 
     fn judge(
         &mut self,
         pdu: &Pdu,
-        prev: &[EventNum],
-        auth_events: &[EventNum],
-        fresh: &mut Fresh,
-    ) -> Result<(StateRoot, EventFlags), RoomError> {
+        state_before: StateRoot,
+        auth_events: &[Named],
+        way: &Way,
+    ) -> Result<Judgement, RoomError> {
+        let create = if self.is_unborn() { None } else { Some(self.event(self.create)?) };
         let mut flags = EventFlags::default();
-        let state_before = self.state_before(prev, fresh)?;
-        let mut named = Vec::with_capacity(auth_events.len());
-        for num in auth_events {
-            let (auth, meta) = self.stored(*num)?;
-            named.push((auth, meta.flags.rejected));
+        let mut error = allowed_by(self.version, pdu, auth_events, create.as_ref()).err();
+        if error.is_none() {
+            error = self.allowed_in(pdu, state_before)?.err();
         }
-        let by_auth_events = auth::check_auth_events(self.version, pdu, &named);
-        let allowed_where_it_stands = by_auth_events.is_ok()
-            && self.allowed_by_auth_events(pdu, &named)?
-            && self.allowed_in(pdu, state_before)?;
-        if !allowed_where_it_stands {
-            flags.rejected = true;
-        } else if state_before != self.state && !self.allowed_in(pdu, self.state)? {
-            flags.soft_failed = true;
+        flags.rejected = error.is_some();
+        let asks_current = matches!(way, Way::Received | Way::Brought(_));
+        if error.is_none() && asks_current && state_before != self.state {
+            error = self.allowed_in(pdu, self.state)?.err();
+            flags.soft_failed = error.is_some();
         }
-        Ok((state_before, flags))
+        Ok(Judgement { state_before, flags, error })
     }
 
-    /// The state before an event: the states after what it follows, resolved.
+    /// The state before an event: what is told of it and the states after what it follows, as far
+    /// as that is known, resolved.
     fn state_before(
         &mut self,
-        prev: &[EventNum],
+        told: Option<StateRoot>,
+        prev: &[(EventNum, EventMeta)],
         fresh: &mut Fresh,
     ) -> Result<StateRoot, RoomError> {
-        let mut states = Vec::with_capacity(prev.len());
-        for num in prev {
-            let (_, meta) = self.stored(*num)?;
+        let mut states: Vec<_> = told.into_iter().collect();
+        for (num, meta) in prev {
             states.push(match meta.state_key {
                 Some(key) if !meta.flags.rejected => {
                     self.insert(meta.state_before, key, *num, fresh)?
@@ -128,24 +303,11 @@ impl RoomCore {
         self.resolve(&states, fresh)
     }
 
-    fn allowed_by_auth_events(
+    fn allowed_in(
         &mut self,
         pdu: &Pdu,
-        named: &[(Arc<Pdu>, bool)],
-    ) -> Result<bool, RoomError> {
-        let create = if self.is_unborn() { None } else { Some(self.event(self.create)?) };
-        let view = |event_type: &str, state_key: &str| {
-            let is_it = |auth: &&Arc<Pdu>| {
-                auth.event_type() == event_type && auth.state_key() == Some(state_key)
-            };
-            let found = named.iter().map(|(auth, _)| auth).find(is_it).cloned();
-            let is_create = (event_type, state_key) == ("m.room.create", "");
-            found.or_else(|| create.clone().filter(|_| is_create))
-        };
-        Ok(auth::check(self.version, pdu, &view).is_ok())
-    }
-
-    fn allowed_in(&mut self, pdu: &Pdu, state: StateRoot) -> Result<bool, RoomError> {
+        state: StateRoot,
+    ) -> Result<Result<(), AuthError>, RoomError> {
         let types = auth::auth_types(
             self.version,
             pdu.event_type(),
@@ -154,6 +316,32 @@ impl RoomCore {
             pdu.content(),
         );
         let selection = self.select_types(state, types.into_iter())?;
-        Ok(auth::check(self.version, pdu, &selection).is_ok())
+        Ok(auth::check(self.version, pdu, &selection))
     }
+}
+
+/// Whether an event's own auth events allow it. `create` is the room's create event, if there is
+/// one yet: no other one can be.
+pub(crate) fn allowed_by(
+    version: &RoomVersion,
+    pdu: &Pdu,
+    auth_events: &[Named],
+    create: Option<&Arc<Pdu>>,
+) -> Result<(), AuthError> {
+    let is_create =
+        |event: &Pdu| event.event_type() == "m.room.create" && event.state_key() == Some("");
+    if is_create(pdu) && create.is_some_and(|create| create.event_id() != pdu.event_id()) {
+        return Err(AuthError::SecondCreate);
+    }
+    let named: Vec<_> =
+        auth_events.iter().map(|(_, event, rejected)| (event.clone(), *rejected)).collect();
+    auth::check_auth_events(version, pdu, &named)?;
+    let view = |event_type: &str, state_key: &str| {
+        let is_it =
+            |event: &&Pdu| event.event_type() == event_type && event.state_key() == Some(state_key);
+        let found = named.iter().map(|(event, _)| event).find(|event| is_it(&&***event)).cloned();
+        let wants_create = (event_type, state_key) == ("m.room.create", "");
+        found.or_else(|| create.filter(|_| wants_create).cloned())
+    };
+    auth::check(version, pdu, &view)
 }

@@ -3,22 +3,20 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use parlour_event::{
-    EventNum, Pdu, StateKeyNum, StreamPos,
-    json::Value,
-    redaction,
+    EventNum, Pdu, StateKeyNum, StreamPos, redaction,
     resolve::{self, ResolveLimits},
-    state::{Node, NodeId, Overlay, ReadState, StateRoot},
+    state::{Node, NodeId, Overlay, StateRoot},
 };
 use parlour_storage::{
     Op,
-    schema::{EventFlags, EventMeta, MembershipEntry, RoomHead, TimelineEntry},
+    schema::{EventFlags, EventMeta, RoomHead, TimelineEntry},
 };
-use ruma::OwnedEventId;
 
 use super::{
-    change::{EventChange, MemberChange, Outgoing, Redacted, ServerChange, Stage},
-    core::{InFlight, RoomCore, Tip},
-    guests::lets_guests_in,
+    change::{Effect, EventChange, MemberChange, Outgoing, Redacted, ServerChange, Stage},
+    core::{InFlight, Pending, RoomCore, Tip},
+    counts::Outcome,
+    edges::Edges,
     messages::{RoomError, Transaction},
     source::CoreEvents,
 };
@@ -27,7 +25,7 @@ use super::{
 const RESOLVE_LIMITS: ResolveLimits = ResolveLimits { max_events: 20_000_000 };
 
 /// Where an event stands and what was decided about it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Place {
     pub(crate) state_before: StateRoot,
     pub(crate) auth_events: Vec<EventNum>,
@@ -35,15 +33,32 @@ pub(crate) struct Place {
     pub(crate) transaction: Option<Transaction>,
     /// Whether other servers have to hear of it from this one.
     pub(crate) outgoing: Option<Outgoing>,
+    /// It is history behind what is known.
+    pub(crate) is_past: bool,
+    /// It has been known as an outlier.
+    pub(crate) was_outlier: bool,
+    /// The redaction that has been applied to it already.
+    pub(crate) redacted_because: Option<EventNum>,
+    /// What it changes about the ends of the known history.
+    pub(crate) edges: Edges,
 }
 
 /// A computed commit, ready for the persister.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) seq: u64,
-    pub(crate) event_id: OwnedEventId,
-    pub(crate) change: EventChange,
+    pub(crate) effect: Effect,
     pub(crate) broken: Arc<AtomicBool>,
+}
+
+impl Step {
+    /// What it does as an event.
+    pub(crate) fn event(&mut self) -> Option<&mut EventChange> {
+        match &mut self.effect {
+            Effect::Event(change) => Some(change),
+            Effect::Quiet(_) => None,
+        }
+    }
 }
 
 /// State nodes made during a step. They are pinned at once, so that the rest of the step can read
@@ -56,17 +71,6 @@ pub(crate) struct Fresh(pub(crate) Vec<NodeId>);
 struct OnOthers {
     redacted: Option<Redacted>,
     relations: Vec<Op>,
-}
-
-/// What the current state becomes.
-struct Outcome {
-    tips: Vec<Tip>,
-    state: StateRoot,
-    members: Vec<MemberChange>,
-    joined: u64,
-    invited: u64,
-    servers: Vec<ServerChange>,
-    closes_to_guests: bool,
 }
 
 impl RoomCore {
@@ -85,7 +89,7 @@ impl RoomCore {
         Ok(after)
     }
 
-    fn pin(&mut self, nodes: Vec<(NodeId, Arc<Node>)>, fresh: &mut Fresh) {
+    pub(crate) fn pin(&mut self, nodes: Vec<(NodeId, Arc<Node>)>, fresh: &mut Fresh) {
         for (id, node) in nodes {
             self.nodes.pin(id, node);
             fresh.0.push(id);
@@ -131,14 +135,28 @@ impl RoomCore {
         place: Place,
         mut fresh: Fresh,
     ) -> Result<Step, RoomError> {
-        let mut state_keys = Vec::new();
-        let result = self.take_in_inner(num, &pdu, place, &mut fresh, &mut state_keys);
-        if result.is_err() {
-            self.pending.remove(&num);
-            self.pending_ids.remove(pdu.event_id());
-            self.release(fresh);
+        let before = self.pending.remove(&num);
+        match self.take_in_inner(num, &pdu, place, &mut fresh) {
+            Ok(step) => {
+                if let Some(commit) = self.in_flight.back_mut() {
+                    commit.replaced.extend(before.map(|before| (num, before)));
+                }
+                Ok(step)
+            }
+            Err(error) => {
+                self.pending.remove(&num);
+                self.pending_ids.remove(pdu.event_id());
+                if let Some(before) = before {
+                    self.pending_ids.insert(pdu.event_id().clone(), num);
+                    self.pending.insert(num, before);
+                }
+                if let Some(state_key) = pdu.state_key() {
+                    self.deps.interner.abandoned_state_key(pdu.event_type(), state_key);
+                }
+                self.release(fresh);
+                Err(error)
+            }
         }
-        result
     }
 
     /// Lets go of the nodes of a step that came to nothing.
@@ -152,31 +170,47 @@ impl RoomCore {
         pdu: &Arc<Pdu>,
         place: Place,
         fresh: &mut Fresh,
-        state_keys: &mut Vec<Op>,
     ) -> Result<Step, RoomError> {
-        let state_key = match pdu.state_key() {
-            Some(key) => {
-                Some(self.deps.interner.intern_state_key(pdu.event_type(), key, state_keys)?)
-            }
-            None => None,
-        };
-        let meta = self.meta(pdu, &place, state_key);
+        let mut state_keys = Vec::new();
+        let state_key = self.state_key_num(pdu, &mut state_keys)?;
+        let meta = self.meta_of(pdu, &place, state_key);
         // From here on the event can be read back by its number.
-        self.pending.insert(num, (pdu.clone(), meta.clone()));
-        self.pending_ids.insert(pdu.event_id().clone(), num);
-        let outcome = match place.flags.is_visible() {
+        self.remember(num, pdu, &meta, self.next_seq);
+        let is_visible = place.flags.is_visible();
+        let outcome = match is_visible && !place.is_past {
             true => Some(self.outcome(num, pdu, &place, state_key, fresh)?),
             false => None,
         };
-        let on_others = match place.flags.is_visible() {
+        let mut on_others = match is_visible {
             true => self.on_others(num, pdu, place.state_before)?,
             false => OnOthers::default(),
         };
-        let made = (place.transaction, place.outgoing);
-        Ok(self.finish(num, pdu, meta, made, outcome, on_others, state_keys, fresh))
+        on_others.relations.extend(self.edge_ops(pdu, &place)?);
+        Ok(self.finish(num, pdu, meta, place, outcome, on_others, state_keys, fresh))
     }
 
-    fn meta(&self, pdu: &Pdu, place: &Place, state_key: Option<StateKeyNum>) -> EventMeta {
+    /// The number of a state event's place in the state, with what stores it if it is new.
+    pub(crate) fn state_key_num(
+        &self,
+        pdu: &Pdu,
+        ops: &mut Vec<Op>,
+    ) -> Result<Option<StateKeyNum>, RoomError> {
+        let intern = |key| self.deps.interner.intern_state_key(pdu.event_type(), key, ops);
+        Ok(pdu.state_key().map(intern).transpose()?)
+    }
+
+    /// Notes an event that this commit is about to write.
+    pub(crate) fn remember(&mut self, num: EventNum, pdu: &Arc<Pdu>, meta: &EventMeta, seq: u64) {
+        self.pending.insert(num, Pending { pdu: pdu.clone(), meta: meta.clone(), seq });
+        self.pending_ids.insert(pdu.event_id().clone(), num);
+    }
+
+    pub(crate) fn meta_of(
+        &self,
+        pdu: &Pdu,
+        place: &Place,
+        state_key: Option<StateKeyNum>,
+    ) -> EventMeta {
         EventMeta {
             event_id: pdu.event_id().to_string(),
             room: self.num,
@@ -186,7 +220,7 @@ impl RoomCore {
             state_key,
             auth_events: place.auth_events.clone(),
             flags: place.flags,
-            redacted_because: None,
+            redacted_because: place.redacted_because,
             transaction: (place.transaction.as_ref())
                 .map(|transaction| (transaction.device.clone(), transaction.txn_id.clone())),
         }
@@ -205,98 +239,16 @@ impl RoomCore {
             Some(key) => self.insert(place.state_before, key, num, fresh)?,
             None => place.state_before,
         };
-        let mut tips: Vec<_> = self
-            .tips
-            .iter()
-            .filter(|tip| !pdu.prev_events().contains(&tip.event_id))
-            .cloned()
-            .collect();
-        let (event_id, depth) = (pdu.event_id().clone(), pdu.depth());
-        tips.push(Tip { num, event_id, depth, state_after });
+        let followed = self.followed_by(pdu)?;
+        let is_followed = |tip: &&Tip| followed.contains(&tip.event_id);
+        let mut tips: Vec<_> = self.tips.iter().filter(|tip| !is_followed(tip)).cloned().collect();
+        if !place.edges.has_followers {
+            let (event_id, depth) = (pdu.event_id().clone(), pdu.depth());
+            tips.push(Tip { num, event_id, depth, state_after });
+        }
         let states: Vec<_> = tips.iter().map(|tip| tip.state_after).collect();
         let state = self.resolve(&states, fresh)?;
         self.membership_outcome(tips, state)
-    }
-
-    /// Counts members anew by looking at those whose membership changed alone.
-    fn membership_outcome(
-        &mut self,
-        tips: Vec<Tip>,
-        state: StateRoot,
-    ) -> Result<Outcome, RoomError> {
-        let mut outcome = Outcome {
-            tips,
-            state,
-            members: Vec::new(),
-            joined: self.joined,
-            invited: self.invited,
-            servers: Vec::new(),
-            closes_to_guests: false,
-        };
-        if state == self.state {
-            return Ok(outcome);
-        }
-        for (key, old, new) in self.nodes.diff(self.state, state)? {
-            if !key.is_member() {
-                outcome.closes_to_guests |=
-                    self.is_open_to_guests(old)? && !self.is_open_to_guests(new)?;
-                continue;
-            }
-            let old = old.map(|num| self.member(num)).transpose()?;
-            let new_member = new.map(|num| self.member(num)).transpose()?;
-            let was = old.as_ref().map_or("leave", |(_, membership)| membership);
-            let is = new_member.as_ref().map_or("leave", |(_, membership)| membership);
-            let Some((user, _)) = new_member.as_ref().or(old.as_ref()) else { continue };
-            count(&mut outcome.joined, was == "join", is == "join");
-            count(&mut outcome.invited, was == "invite", is == "invite");
-            let server = user.split_once(':').map_or("", |(_, server)| server).to_owned();
-            if (was == "join") != (is == "join") {
-                self.count_server(&mut outcome.servers, &server, was == "join", is == "join");
-            }
-            let entry = MembershipEntry {
-                membership: is.to_owned(),
-                event: new.unwrap_or_default(),
-                pos: StreamPos(0),
-            };
-            let is_local = server == self.deps.server_name.as_str();
-            outcome.members.push(MemberChange { user: user.clone(), is_local, entry });
-        }
-        Ok(outcome)
-    }
-
-    fn is_open_to_guests(&mut self, num: Option<EventNum>) -> Result<bool, RoomError> {
-        Ok(match num {
-            Some(num) => lets_guests_in(&*self.event(num)?),
-            None => false,
-        })
-    }
-
-    fn count_server(
-        &self,
-        servers: &mut Vec<ServerChange>,
-        server: &str,
-        was_joined: bool,
-        is_joined: bool,
-    ) {
-        let is_it = |change: &ServerChange| change.server == server;
-        let position = servers.iter().position(is_it).unwrap_or_else(|| {
-            let before = self.servers.get(server).copied().unwrap_or_default();
-            let is_local = server == self.deps.server_name.as_str();
-            let server = server.to_owned();
-            servers.push(ServerChange { server, is_local, before, joined: before });
-            servers.len() - 1
-        });
-        count(&mut servers[position].joined, was_joined, is_joined);
-    }
-
-    /// User and membership of a member event.
-    fn member(&mut self, num: EventNum) -> Result<(String, String), RoomError> {
-        let pdu = self.event(num)?;
-        let membership = match pdu.content().get("membership") {
-            Some(Value::String(membership)) => membership.clone(),
-            _ => "leave".to_owned(),
-        };
-        Ok((pdu.state_key().unwrap_or_default().to_owned(), membership))
     }
 
     /// What an event does to others: what it redacts, and what it relates to.
@@ -341,7 +293,8 @@ impl RoomCore {
         let json = redacted.to_bytes().into();
         self.events.put(target_num, redacted.clone());
         if let Some(pending) = self.pending.get_mut(&target_num) {
-            *pending = (redacted, meta.clone());
+            pending.pdu = redacted;
+            pending.meta = meta.clone();
         }
         Ok(Some(Redacted { num: target_num, meta, json }))
     }
@@ -352,12 +305,13 @@ impl RoomCore {
         num: EventNum,
         pdu: &Arc<Pdu>,
         meta: EventMeta,
-        (transaction, outgoing): (Option<Transaction>, Option<Outgoing>),
+        place: Place,
         outcome: Option<Outcome>,
         on_others: OnOthers,
-        state_keys: &mut Vec<Op>,
+        state_keys: Vec<Op>,
         fresh: &mut Fresh,
     ) -> Step {
+        let Place { transaction, was_outlier, outgoing, .. } = place;
         let stage = match self.create {
             EventNum(0) => Stage::Birth(Vec::new()),
             _ => Stage::Grown,
@@ -380,6 +334,7 @@ impl RoomCore {
             num,
             json: pdu.to_bytes().into(),
             time: pdu.origin_server_ts(),
+            was_outlier,
             meta,
             head: self.head(),
             timeline: is_in_history.then_some(TimelineEntry {
@@ -390,7 +345,7 @@ impl RoomCore {
             }),
             stage,
             nodes: self.nodes.get_all(&nodes),
-            state_keys: std::mem::take(state_keys),
+            state_keys,
             members,
             servers,
             outgoing: outgoing.filter(|_| concerns_others),
@@ -399,17 +354,18 @@ impl RoomCore {
             transaction: (transaction.as_ref())
                 .map(|transaction| (transaction.hash, self.deps.env.clock.now_ms())),
         };
+        let state_key = pdu.state_key().map(|key| (pdu.event_type().to_owned(), key.to_owned()));
         self.in_flight.push_back(InFlight {
             seq,
-            num,
-            event_id: pdu.event_id().clone(),
+            events: vec![(num, pdu.event_id().clone())],
+            replaced: Vec::new(),
             transaction: transaction.map(|transaction| transaction.hash),
             nodes,
-            state_key: pdu.state_key().map(|key| (pdu.event_type().to_owned(), key.to_owned())),
+            state_keys: state_key.into_iter().collect(),
             relations,
             closes_to_guests,
         });
-        Step { seq, event_id: pdu.event_id().clone(), change, broken: self.broken.clone() }
+        Step { seq, effect: Effect::Event(Box::new(change)), broken: self.broken.clone() }
     }
 
     /// Makes the outcome the room's current state.
@@ -418,13 +374,13 @@ impl RoomCore {
         self.state = outcome.state;
         self.joined = outcome.joined;
         self.invited = outcome.invited;
-        for ServerChange { server, joined, .. } in &outcome.servers {
+        for ServerChange { server, joined, .. } in outcome.servers.values() {
             match joined {
                 0 => self.servers.remove(server),
                 joined => self.servers.insert(server.clone(), *joined),
             };
         }
-        (outcome.members, outcome.servers)
+        (outcome.members, outcome.servers.into_values().collect())
     }
 
     /// Whether servers besides this one are in the room.
@@ -445,14 +401,5 @@ impl RoomCore {
             pos: StreamPos(0),
             partial_state: false,
         }
-    }
-}
-
-/// Moves a counter as somebody stops or starts to be counted.
-fn count(counter: &mut u64, was: bool, is: bool) {
-    match (was, is) {
-        (false, true) => *counter += 1,
-        (true, false) => *counter = counter.saturating_sub(1),
-        _ => {}
     }
 }

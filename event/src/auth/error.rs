@@ -12,6 +12,9 @@ pub enum AuthError {
     /// `m.room.create`, version 12: "If the event has a `room_id`, reject."
     #[error("the event that creates the room cannot have a room ID")]
     CreateHasRoomId,
+    /// `m.room.create`: the room has one already, on which all that is known of it builds.
+    #[error("the room was created by another event")]
+    SecondCreate,
     /// `m.room.create`: `room_version` is not a recognised version.
     #[error("the room version is unknown")]
     UnknownRoomVersion,

@@ -107,6 +107,10 @@ keyspaces! {
     SERVER_STAY = b'm';
     /// The rooms whose events a server gets.
     ROOM_OF_SERVER = b'J';
+    /// Events that are not here and that events of a room follow: its backward extremities.
+    BACKWARD = b'B';
+    /// A room's events that are not in its timeline.
+    OFF_TIMELINE = b'b';
     /// Server-wide values.
     SETTING = b'Z';
 }
@@ -125,6 +129,8 @@ pub const OF_ROOM: &[u8] = &[
     RELATION_OF_USER,
     THREAD,
     EVENT_TIME,
+    BACKWARD,
+    OFF_TIMELINE,
 ];
 
 /// The two numbers at the end of a key.
@@ -229,6 +235,18 @@ pub fn servers_in_room(room: RoomNum) -> Bytes {
 #[must_use]
 pub fn server_in_room(room: RoomNum, server: &str) -> Bytes {
     KeyBuilder::new(SERVER_IN_ROOM).number(room.0).text(server).build()
+}
+
+/// [`BACKWARD`]
+#[must_use]
+pub fn backward(room: RoomNum, event_id: &str) -> Bytes {
+    KeyBuilder::new(BACKWARD).number(room.0).text(event_id).build()
+}
+
+/// [`OFF_TIMELINE`]
+#[must_use]
+pub fn off_timeline(room: RoomNum, event: EventNum) -> Bytes {
+    KeyBuilder::new(OFF_TIMELINE).number(room.0).number(event.0).build()
 }
 
 /// [`TRANSACTION`]

@@ -1,0 +1,118 @@
+//! Who is in the room, and from where: counted on as the state changes, by looking at those alone
+//! whose membership has changed.
+
+use std::collections::BTreeMap;
+
+use parlour_event::{
+    EventNum, StreamPos,
+    json::Value,
+    state::{ReadState as _, StateRoot},
+};
+use parlour_storage::schema::MembershipEntry;
+
+use super::{
+    change::{MemberChange, ServerChange},
+    core::{RoomCore, Tip},
+    guests::lets_guests_in,
+    messages::RoomError,
+};
+
+/// What the current state becomes.
+pub(super) struct Outcome {
+    pub(super) tips: Vec<Tip>,
+    pub(super) state: StateRoot,
+    pub(super) members: Vec<MemberChange>,
+    pub(super) joined: u64,
+    pub(super) invited: u64,
+    pub(super) servers: BTreeMap<String, ServerChange>,
+    pub(super) closes_to_guests: bool,
+}
+
+impl RoomCore {
+    /// Counts members anew by looking at those whose membership changed alone.
+    pub(super) fn membership_outcome(
+        &mut self,
+        tips: Vec<Tip>,
+        state: StateRoot,
+    ) -> Result<Outcome, RoomError> {
+        let mut outcome = Outcome {
+            tips,
+            state,
+            members: Vec::new(),
+            joined: self.joined,
+            invited: self.invited,
+            servers: BTreeMap::new(),
+            closes_to_guests: false,
+        };
+        if state == self.state {
+            return Ok(outcome);
+        }
+        for (key, old, new) in self.nodes.diff(self.state, state)? {
+            if !key.is_member() {
+                outcome.closes_to_guests |=
+                    self.is_open_to_guests(old)? && !self.is_open_to_guests(new)?;
+                continue;
+            }
+            let old = old.map(|num| self.member(num)).transpose()?;
+            let new_member = new.map(|num| self.member(num)).transpose()?;
+            let was = old.as_ref().map_or("leave", |(_, membership)| membership);
+            let is = new_member.as_ref().map_or("leave", |(_, membership)| membership);
+            let Some((user, _)) = new_member.as_ref().or(old.as_ref()) else { continue };
+            count(&mut outcome.joined, was == "join", is == "join");
+            count(&mut outcome.invited, was == "invite", is == "invite");
+            let server = user.split_once(':').map_or("", |(_, server)| server).to_owned();
+            if (was == "join") != (is == "join") {
+                self.count_server(&mut outcome.servers, &server, was == "join", is == "join");
+            }
+            let entry = MembershipEntry {
+                membership: is.to_owned(),
+                event: new.unwrap_or_default(),
+                pos: StreamPos(0),
+            };
+            let is_local = server == self.deps.server_name.as_str();
+            outcome.members.push(MemberChange { user: user.clone(), is_local, entry });
+        }
+        Ok(outcome)
+    }
+
+    fn is_open_to_guests(&mut self, num: Option<EventNum>) -> Result<bool, RoomError> {
+        Ok(match num {
+            Some(num) => lets_guests_in(&*self.event(num)?),
+            None => false,
+        })
+    }
+
+    fn count_server(
+        &self,
+        servers: &mut BTreeMap<String, ServerChange>,
+        server: &str,
+        was_joined: bool,
+        is_joined: bool,
+    ) {
+        let change = servers.entry(server.to_owned()).or_insert_with(|| {
+            let before = self.servers.get(server).copied().unwrap_or_default();
+            let is_local = server == self.deps.server_name.as_str();
+            ServerChange { server: server.to_owned(), is_local, before, joined: before }
+        });
+        count(&mut change.joined, was_joined, is_joined);
+    }
+
+    /// User and membership of a member event.
+    fn member(&mut self, num: EventNum) -> Result<(String, String), RoomError> {
+        let pdu = self.event(num)?;
+        let membership = match pdu.content().get("membership") {
+            Some(Value::String(membership)) => membership.clone(),
+            _ => "leave".to_owned(),
+        };
+        Ok((pdu.state_key().unwrap_or_default().to_owned(), membership))
+    }
+}
+
+/// Moves a counter as somebody stops or starts to be counted.
+fn count(counter: &mut u64, was: bool, is: bool) {
+    match (was, is) {
+        (false, true) => *counter += 1,
+        (true, false) => *counter = counter.saturating_sub(1),
+        _ => {}
+    }
+}
