@@ -35,7 +35,7 @@ pub use self::{
         ServerAuthenticator, Standing,
     },
     dispatch::HttpShared,
-    own::{Answering, Json},
+    own::{Answering, AnyCaller, Json},
     peer::Peer,
     router::{RouteError, Router},
     routes::{Answer, Endpoint, RouteOptions, Routes},

@@ -31,7 +31,7 @@ use super::{local, membership::no_federation};
 use crate::{
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{Api, Caller, Routes, Ruma},
+    http::{AnyCaller, Api, Caller, Routes, Ruma},
     view::{RoomView, Standing, View},
 };
 
@@ -70,8 +70,11 @@ pub fn routes(context: Arc<AliasContext>) -> Routes {
 /// `GET /_matrix/client/v3/directory/room/{roomAlias}`
 async fn look_up(
     context: Arc<AliasContext>,
-    req: Ruma<get_alias::v3::Request>,
+    req: Ruma<AnyCaller<get_alias::v3::Request>>,
 ) -> Result<get_alias::v3::Response, ApiError> {
+    if req.room_alias.server_name() != context.server_name {
+        local::may_ask_others(req.caller.as_ref())?;
+    }
     let (room_id, servers) = context.find_anywhere(&req.room_alias).await?;
     Ok(get_alias::v3::Response::new(room_id, servers))
 }

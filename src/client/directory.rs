@@ -28,10 +28,11 @@ use ruma::{
 };
 use serde::Deserialize;
 
+use super::local;
 use crate::{
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{Api, Caller, Routes, Ruma},
+    http::{AnyCaller, Api, Caller, Routes, Ruma},
     view::{
         ListPage, ListToken, PublishedRooms, RoomView, View,
         published::{Audience, Excerpt},
@@ -76,9 +77,10 @@ pub fn routes(context: Arc<DirectoryContext>) -> Routes {
 /// `GET /_matrix/client/v3/publicRooms`
 async fn list(
     context: Arc<DirectoryContext>,
-    req: Ruma<get_public_rooms::v3::Request>,
+    req: Ruma<AnyCaller<get_public_rooms::v3::Request>>,
 ) -> Result<get_public_rooms::v3::Response, ApiError> {
     if let Some(server) = context.other_server(req.server.as_deref()) {
+        local::may_ask_others(req.caller.as_ref())?;
         let mut asked = remote_list::Request::new();
         asked.limit = Some(limit(req.limit));
         asked.since = req.since.clone();

@@ -10,8 +10,20 @@ use ruma::{EventId, RoomId, UserId};
 
 use crate::{
     error::ApiError,
+    http::Caller,
     view::{RoomView, View},
 };
+
+/// Checks that other servers may be asked on a caller's behalf: strangers could have them asked
+/// for anything.
+///
+/// # Errors
+///
+/// 403 `M_FORBIDDEN` for those who have not logged in.
+pub(crate) fn may_ask_others(caller: Option<&Caller>) -> Result<(), ApiError> {
+    let message = "This server asks others on behalf of its own users alone";
+    caller.map(drop).ok_or_else(|| ApiError::forbidden(message))
+}
 
 /// A JSON object as strict as our own events must be in every room version.
 ///

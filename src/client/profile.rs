@@ -14,7 +14,6 @@ use ruma::{
     MxcUri, OwnedServerName, OwnedUserId, UserId,
     api::{
         IncomingRequest, Metadata,
-        auth_scheme::AccessTokenOptional,
         client::profile::{
             delete_profile_field, get_profile, get_profile_field, set_profile_field,
         },
@@ -26,11 +25,12 @@ use ruma::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
+use super::local;
 use crate::{
     config::ProfileLookup,
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{Admits, Api, Caller, RouteOptions, Routes, Ruma},
+    http::{Admits, AnyCaller, Api, Caller, RouteOptions, Routes, Ruma},
     view::{View, ViewError},
 };
 
@@ -69,30 +69,6 @@ pub fn routes(context: Arc<ProfileContext>) -> Routes {
         .finish()
 }
 
-/// A lookup by somebody who may or may not have a login: ruma's types don't look at it.
-#[derive(Debug)]
-pub struct Lookup<R>(R);
-
-impl<R: Metadata> Metadata for Lookup<R> {
-    const METHOD: http::Method = R::METHOD;
-    const RATE_LIMITED: bool = R::RATE_LIMITED;
-    type Authentication = AccessTokenOptional;
-    type PathBuilder = R::PathBuilder;
-    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
-}
-
-impl<R: IncomingRequest> IncomingRequest for Lookup<R> {
-    type EndpointError = R::EndpointError;
-    type OutgoingResponse = R::OutgoingResponse;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        R::try_from_http_request_inner(request, path_args).map(Self)
-    }
-}
-
 /// [`set_profile_field::v3::Request`] with the body unread: ruma's own cannot tell a value that is
 /// missing from one that is wrong.
 #[derive(Debug)]
@@ -126,7 +102,7 @@ impl IncomingRequest for SetField {
 /// `GET /_matrix/client/v3/profile/{userId}`
 async fn get(
     context: Arc<ProfileContext>,
-    req: Ruma<Lookup<get_profile::v3::Request>>,
+    req: Ruma<AnyCaller<get_profile::v3::Request>>,
 ) -> Result<get_profile::v3::Response, ApiError> {
     let asked = &req.request.0;
     let profile = context.profile(req.caller.as_ref(), &asked.user_id, None).await?;
@@ -136,7 +112,7 @@ async fn get(
 /// `GET /_matrix/client/v3/profile/{userId}/{keyName}`
 async fn get_field(
     context: Arc<ProfileContext>,
-    req: Ruma<Lookup<get_profile_field::v3::Request>>,
+    req: Ruma<AnyCaller<get_profile_field::v3::Request>>,
 ) -> Result<get_profile_field::v3::Response, ApiError> {
     let asked = &req.request.0;
     let caller = req.caller.as_ref();
@@ -218,6 +194,7 @@ impl ProfileContext {
         if user.server_name() == self.server_name {
             return self.local(user);
         }
+        local::may_ask_others(caller)?;
         let mut request = get_profile_information::v1::Request::new(user.to_owned());
         request.field = field.cloned();
         let answer = self.remote.ask(user.server_name(), request, Limits::SMALL).await?;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use actix_web::http::StatusCode;
 use ruma::{
     OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId,
     api::client::room::get_summary::v1::{Request, Response},
@@ -70,10 +71,14 @@ impl RoomSummaryContext {
         alias: &RoomAliasId,
         may_ask: bool,
     ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
-        match may_ask {
-            true => self.aliases.find_anywhere(alias).await,
-            false => self.aliases.local(alias),
+        if !may_ask {
+            return self.aliases.local(alias);
         }
+        let found = self.aliases.find_anywhere(alias).await;
+        found.map_err(|error| match error.status() {
+            StatusCode::FORBIDDEN => ApiError::not_found("Nobody can be asked for this alias"),
+            _ => error,
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use std::{fmt, marker::PhantomData, ops::Deref};
 use bytes::BufMut;
 use ruma::api::{
     IncomingRequest, Metadata, OutgoingBody, OutgoingResponse,
+    auth_scheme::AccessTokenOptional,
     error::{DeserializationError, IntoHttpError},
 };
 use serde::Serialize;
@@ -49,6 +50,39 @@ impl<R: IncomingRequest, A: Serialize> IncomingRequest for Answering<R, A> {
     ) -> Result<Self, DeserializationError> {
         let request = R::try_from_http_request_inner(request, path_args)?;
         Ok(Self { request, answer: PhantomData })
+    }
+}
+
+/// ruma's request `R`, from somebody who may or may not have a login, where ruma does not look.
+/// Derefs to the request.
+#[derive(Debug)]
+pub struct AnyCaller<R>(pub R);
+
+impl<R> Deref for AnyCaller<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.0
+    }
+}
+
+impl<R: Metadata> Metadata for AnyCaller<R> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = AccessTokenOptional;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest> IncomingRequest for AnyCaller<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        R::try_from_http_request_inner(request, path_args).map(Self)
     }
 }
 

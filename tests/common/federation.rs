@@ -44,10 +44,21 @@ impl Server {
         server
     }
 
+    /// One whose name begins with an address, so that rules for names tell it from the others.
+    pub(crate) fn start_federated_by_address() -> Self {
+        let mut server = Self::prepare_federated_as("127.0.0.1", &[]);
+        server.launch();
+        server
+    }
+
     /// The same, without a process yet.
     pub(crate) fn prepare_federated(settings: &[(&str, &str)]) -> Self {
+        Self::prepare_federated_as("localhost", settings)
+    }
+
+    fn prepare_federated_as(host: &str, settings: &[(&str, &str)]) -> Self {
         let (port, secure) = (free_port(), free_port());
-        let name = format!("localhost:{secure}");
+        let name = format!("{host}:{secure}");
         let tls = r#"tls_certificate = "tls.pem", tls_key = "tls.key""#;
         let listeners = format!(
             r#"[{{ address = "127.0.0.1", port = {port}, apis = ["client", "admin", "federation"] }},
@@ -56,7 +67,7 @@ impl Server {
         let mut all = vec![
             ("PARLOUR_SERVER__NAME", name.as_str()),
             ("PARLOUR_LISTENERS", &listeners),
-            ("PARLOUR_FEDERATION__ALLOW_SERVERS", r#"["localhost"]"#),
+            ("PARLOUR_FEDERATION__ALLOW_SERVERS", r#"["localhost", "127.0.0.1"]"#),
             ("PARLOUR_FEDERATION__EXTRA_CA_FILES", r#"["ca.pem"]"#),
             ("PARLOUR_FEDERATION__ALLOWED_PRIVATE_RANGES", r#"["127.0.0.0/8", "::1"]"#),
         ];

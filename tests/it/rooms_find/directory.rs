@@ -184,8 +184,9 @@ fn the_list_is_searched() {
     server.http.post(LIST, &json!({})).refused(401, "M_MISSING_TOKEN");
     let at = |name: &str| format!("{LIST}?server={name}");
     assert_eq!(server.http.get(&at("localhost")).ok()["chunk"].as_array().unwrap().len(), 3);
-    server.http.get(&at("elsewhere.example")).refused(404, "M_UNKNOWN");
-    alice.http.post(&at("elsewhere.example"), &json!({})).refused(404, "M_UNKNOWN");
+    // Strangers have nobody asked.
+    server.http.get(&at("elsewhere.example")).refused(403, "M_FORBIDDEN");
+    server.http.post(&at("elsewhere.example"), &json!({})).refused(401, "M_MISSING_TOKEN");
 }
 
 fn put_alias(user: &User, alias: &str, room: &str) -> Answer {

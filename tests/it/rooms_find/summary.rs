@@ -68,7 +68,7 @@ fn strangers_learn_of_no_room_that_is_closed_to_them() {
         summary(&alice.http, &room).ok();
     }
     summary(&alice.http, "#nothing:localhost").refused(404, "M_NOT_FOUND");
-    summary(&alice.http, "#nothing:elsewhere.example").refused(404, "M_UNKNOWN");
+    summary(&alice.http, "#nothing:elsewhere.example").refused(404, "M_NOT_FOUND");
     assert_eq!(summary(&alice.http, "nonsense").status, 400);
 }
 
