@@ -107,7 +107,8 @@ fn spaces_are_described_to_servers_that_could_enter_them() {
     let alice = near.user("alice");
     let Tree { root, open, closed, sub } = tree(&alice, &near);
     let origin = far.origin();
-    let of = |room: &str, more: &str| get(&origin, &near, &format!("hierarchy/{{}}{more}"), &[room]);
+    let of =
+        |room: &str, more: &str| get(&origin, &near, &format!("hierarchy/{{}}{more}"), &[room]);
     let found = of(&root, "").ok();
     assert_eq!(found["room"]["name"], "Root");
     assert_eq!(found["room"]["children_state"].as_array().unwrap().len(), 4);
