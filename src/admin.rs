@@ -1,5 +1,6 @@
 //! The operators' API under `/_synapse/admin`, in the form that tools for it know.
 
+pub mod destinations;
 pub mod event_reports;
 mod page;
 pub mod register;

@@ -2,17 +2,14 @@
 
 mod federation;
 mod finding;
+mod scrape;
+mod sending;
 mod serving;
 
 use std::sync::Arc;
 
-use actix_web::{
-    HttpResponse,
-    http::{Method, header},
-};
-
 use parlour_actors::{
-    Engine, EngineOptions, RoomLimits, Rooms,
+    Engine, EngineOptions, RoomLimits,
     notices::{NoticeSettings, Notices},
     presence::PresenceOptions,
 };
@@ -20,6 +17,7 @@ use parlour_event::RoomVersion;
 use parlour_storage::StoreOptions;
 
 use self::federation::Network;
+pub use self::scrape::{Looks, metrics_routes};
 use crate::{
     admin::{
         self, event_reports::EventReportContext, registration_tokens::RegistrationTokenContext,
@@ -74,11 +72,8 @@ use crate::{
         user_directory::{self, UserDirectoryContext},
     },
     config::{Config, DataDir},
-    error::ApiError,
     federation::acl::RoomGuard,
-    http::{Api, RawRequest, RouteOptions, Routes},
-    limits::RateClass,
-    metrics::Metrics,
+    http::Routes,
     push::UnreadCounts,
     search::{Follower, TextIndex},
     server::{Boot, Service, StartError},
@@ -100,6 +95,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let guard = RoomGuard::new(view.clone());
     let accounts = accounts(&boot, &engine)?;
     let notices = notices(&boot, &engine).await?;
+    let looks = Looks { rooms: Some(engine.rooms.clone()), queues: Some(network.queues.clone()) };
     let routes = discovery_routes(&boot)
         .and(account_routes(&boot, &engine, &accounts))
         .and(admin_routes(&boot, &engine, &view, accounts, notices))
@@ -115,11 +111,12 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(network.routes(&boot, &engine, profiles, aliases))
         .and(serving::routes(&boot, &engine, &view, &guard, published))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
-        .and(metrics_routes(boot.metrics.clone(), Some(engine.rooms.clone())));
+        .and(metrics_routes(boot.metrics.clone(), looks))
+        .and(network.admin_routes(&engine));
     let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes)
         .servers(Arc::new(network.auth(&boot)));
     Ok(service.on_stop(move || async move {
-        network.stop();
+        network.stop().await;
         engine.stop().await;
     }))
 }
@@ -438,27 +435,4 @@ async fn start_engine(boot: &Boot) -> Result<Engine, StartError> {
         metrics: Arc::new(boot.metrics.clone()),
     };
     Engine::start(options).await.map_err(|error| StartError::Part(error.to_string()))
-}
-
-/// What the metrics endpoint needs to know.
-#[derive(Clone)]
-struct MetricsContext {
-    metrics: Metrics,
-    rooms: Option<Rooms>,
-}
-
-/// `GET /metrics`
-#[must_use]
-pub fn metrics_routes(metrics: Metrics, rooms: Option<Rooms>) -> Routes {
-    let options = RouteOptions::rate(RateClass::Unlimited);
-    let context = MetricsContext { metrics, rooms };
-    Routes::new(Api::Metrics, context).raw(Method::GET, "/metrics", options, scrape).finish()
-}
-
-async fn scrape(context: MetricsContext, _: RawRequest) -> Result<HttpResponse, ApiError> {
-    let MetricsContext { metrics, rooms } = context;
-    rooms.iter().for_each(|rooms| metrics.look_at_rooms(rooms));
-    let text = metrics.render().map_err(ApiError::internal)?;
-    let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    Ok(HttpResponse::Ok().insert_header(kind).body(text))
 }

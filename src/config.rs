@@ -284,6 +284,10 @@ pub struct FederationConfig {
     pub extra_ca_files: Vec<PathBuf>,
     /// Private ranges that requests may go to.
     pub allowed_private_ranges: Vec<IpNet>,
+    /// Whether they are told who is online here.
+    pub send_presence: bool,
+    /// The longest pause between two attempts to reach a server.
+    pub longest_retry: Duration,
 }
 
 /// How much memory caches may take, in bytes.

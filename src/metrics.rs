@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use parlour_actors::Rooms;
+use parlour_actors::{Rooms, federation_queue::Overview};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
@@ -16,6 +16,17 @@ const LATENCY: &[f64] =
 /// How many rooms are named by the queue depth metric.
 const BUSIEST_ROOMS: usize = 10;
 
+/// What goes to other servers.
+#[derive(Clone)]
+struct Federation {
+    transactions: IntCounterVec,
+    events_refused: IntCounter,
+    edus_dropped: IntCounter,
+    waiting: IntGauge,
+    failing: IntGauge,
+    oldest: IntGauge,
+}
+
 /// All metrics of one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -23,6 +34,7 @@ pub struct Metrics {
     requests: HistogramVec,
     refused: IntCounterVec,
     room_queues: IntGaugeVec,
+    federation: Federation,
     /// From the beginning of a group of commits until it is durable and in the index, in seconds.
     pub commit_seconds: Histogram,
     /// One flush of the event log (`fdatasync`), in seconds.
@@ -90,6 +102,7 @@ impl Metrics {
                 &registry,
                 IntGauge::new("parlour_active_rooms", "Rooms whose actors are awake")?,
             )?,
+            federation: Federation::new(&registry)?,
             registry,
             requests,
             refused,
@@ -153,6 +166,15 @@ impl Metrics {
         self.show_busiest(&rooms.busiest(BUSIEST_ROOMS));
     }
 
+    /// Takes down how the queues for other servers are at this moment.
+    pub fn look_at_queues(&self, overview: &Overview) {
+        let Overview { waiting, failing, oldest_wait } = *overview;
+        let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.federation.waiting.set(number(waiting));
+        self.federation.failing.set(number(failing));
+        self.federation.oldest.set(i64::try_from(oldest_wait.as_secs()).unwrap_or(i64::MAX));
+    }
+
     fn show_busiest(&self, busiest: &[(OwnedRoomId, usize)]) {
         self.room_queues.reset();
         for (room, depth) in busiest {
@@ -169,6 +191,38 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+impl Federation {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let outcomes = "Transactions to other servers, by what came of them";
+        let outcomes = Opts::new("parlour_federation_transactions_total", outcomes);
+        let counter = |name, help| register(registry, IntCounter::new(name, help)?);
+        let gauge = |name, help| register(registry, IntGauge::new(name, help)?);
+        Ok(Self {
+            transactions: register(registry, IntCounterVec::new(outcomes, &["outcome"])?)?,
+            events_refused: counter(
+                "parlour_federation_events_refused_total",
+                "Events that other servers did not want",
+            )?,
+            edus_dropped: counter(
+                "parlour_federation_edus_dropped_total",
+                "What servers that are away or slow were not told of typing, receipts, presence",
+            )?,
+            waiting: gauge(
+                "parlour_federation_waiting_destinations",
+                "Servers for which events wait",
+            )?,
+            failing: gauge(
+                "parlour_federation_failing_destinations",
+                "Servers that could not be reached the last time",
+            )?,
+            oldest: gauge(
+                "parlour_federation_oldest_waiting_seconds",
+                "How long the oldest event for another server has waited",
+            )?,
+        })
     }
 }
 
@@ -189,6 +243,18 @@ impl parlour_actors::metrics::Metrics for Metrics {
 
     fn room_panicked(&self) {
         self.refused("room_panicked");
+    }
+
+    fn transaction(&self, outcome: &'static str) {
+        self.federation.transactions.with_label_values(&[outcome]).inc();
+    }
+
+    fn events_refused(&self, events: usize) {
+        self.federation.events_refused.inc_by(events as u64);
+    }
+
+    fn edus_dropped(&self, edus: usize) {
+        self.federation.edus_dropped.inc_by(edus as u64);
     }
 
     fn resolved(&self, took: Duration) {

@@ -129,7 +129,7 @@ async fn test_service(boot: Boot) -> Result<Service, StartError> {
                 .raw(Method::GET, "/park", RouteOptions::default(), park)
                 .finish(),
         )
-        .and(assemble::metrics_routes(boot.metrics.clone(), None));
+        .and(assemble::metrics_routes(boot.metrics.clone(), assemble::Looks::default()));
     Ok(Service::new(Arc::new(OneToken), routes))
 }
 

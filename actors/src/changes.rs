@@ -10,12 +10,15 @@ use std::sync::{
 };
 
 use parlour_event::{RoomNum, StreamPos};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::{commit::Announcement, latest::Latest};
 
 /// How many rooms are remembered, and how many users.
 const CAPACITY: usize = 100_000;
+
+/// How many receipts may wait for who tells other servers of them; older ones are lost.
+const RECEIPTS: usize = 1_024;
 
 /// The record of the newest change per room and per user.
 #[derive(Debug)]
@@ -24,6 +27,10 @@ pub struct Changes {
     users: RwLock<Latest<String>>,
     current: AtomicU64,
     moved: watch::Sender<StreamPos>,
+    /// The newest event that goes to other servers.
+    outgoing: watch::Sender<StreamPos>,
+    /// Receipts that others may see.
+    receipts: broadcast::Sender<(RoomNum, StreamPos)>,
 }
 
 impl Changes {
@@ -35,6 +42,8 @@ impl Changes {
             users: RwLock::new(Latest::new(start.0, CAPACITY)),
             current: AtomicU64::new(start.0),
             moved: watch::Sender::new(start),
+            outgoing: watch::Sender::new(start),
+            receipts: broadcast::Sender::new(RECEIPTS),
         }
     }
 
@@ -63,10 +72,23 @@ impl Changes {
         self.moved.subscribe()
     }
 
+    /// Tells when there are events that go to other servers.
+    #[must_use]
+    pub fn outgoing(&self) -> watch::Receiver<StreamPos> {
+        self.outgoing.subscribe()
+    }
+
+    /// Tells of each receipt that others may see. Whoever is too slow misses some.
+    #[must_use]
+    pub fn receipts(&self) -> broadcast::Receiver<(RoomNum, StreamPos)> {
+        self.receipts.subscribe()
+    }
+
     /// Takes in what has just become durable. The persister calls this before it tells anybody,
     /// so that no sync can be told of a position and then miss what happened there.
     pub(crate) fn apply(&self, announcements: &[(StreamPos, Announcement)]) {
         for (pos, announcement) in announcements {
+            self.tell_outwards(*pos, announcement);
             match announcement {
                 Announcement::Event { room, .. }
                 | Announcement::Receipt { room, .. }
@@ -80,6 +102,17 @@ impl Changes {
         if let Some((pos, _)) = announcements.last() {
             self.current.store(pos.0, Ordering::Release);
             self.moved.send_replace(*pos);
+        }
+    }
+
+    fn tell_outwards(&self, pos: StreamPos, announcement: &Announcement) {
+        match announcement {
+            Announcement::Event { outgoing: true, .. } => drop(self.outgoing.send_replace(pos)),
+            // Nobody may listen.
+            Announcement::Receipt { room, private_to: None } => {
+                drop(self.receipts.send((*room, pos)));
+            }
+            _ => {}
         }
     }
 

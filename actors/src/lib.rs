@@ -17,6 +17,7 @@
 //! | [`keyring`] | process | which keys other servers sign with |
 //! | [`server_keys`] | process | the keys that this server signs with |
 //! | [`presence`] | process | who is online |
+//! | [`federation_queue`] | process | what goes to other servers; one task for each that is sent to |
 //! | [`engine`] | process | starts and stops all of them |
 //!
 //! Messages go down (a request asks a room, a room asks the persister); news go up (the persister
@@ -28,6 +29,7 @@ pub mod delayed;
 pub mod directory;
 pub mod engine;
 pub mod env;
+pub mod federation_queue;
 pub mod interner;
 pub mod keyring;
 mod latest;

@@ -28,6 +28,22 @@ pub trait Metrics: Send + Sync + fmt::Debug {
         let _ = took;
     }
 
+    /// A transaction to another server came to this: `ok`, `unreachable`, `busy`, `refused`, or
+    /// `given_up`.
+    fn transaction(&self, outcome: &'static str) {
+        let _ = outcome;
+    }
+
+    /// Other servers did not want so many of the events in a transaction.
+    fn events_refused(&self, events: usize) {
+        let _ = events;
+    }
+
+    /// So many things were not told to other servers, which cannot be reached or are too slow.
+    fn edus_dropped(&self, edus: usize) {
+        let _ = edus;
+    }
+
     /// Waiting clients were woken.
     fn woken(&self, users: usize) {
         let _ = users;

@@ -8,6 +8,7 @@ use std::{
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use parlour_event::RoomNum;
+use tokio::sync::Notify;
 
 use crate::{
     env::Env,
@@ -36,6 +37,7 @@ const CHANGES: usize = 10_000;
 pub struct Typing {
     shared: Arc<RwLock<Shared>>,
     addr: Addr<TypingActor>,
+    news: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -71,8 +73,9 @@ impl Typing {
         let changes = Latest::new(counter, CHANGES);
         let shared = Shared { counter, typing: HashMap::new(), changes, ended: false };
         let shared = Arc::new(RwLock::new(shared));
-        let addr = TypingActor { shared: shared.clone(), notifier, env }.start();
-        Self { shared, addr }
+        let news = Arc::<Notify>::default();
+        let actor = TypingActor { shared: shared.clone(), news: news.clone(), notifier, env };
+        Self { shared, addr: actor.start(), news }
     }
 
     /// Says that a user types in a room for a time, or (`None`) has stopped.
@@ -88,6 +91,11 @@ impl Typing {
         shared.ended = true;
         let rooms: Vec<_> = std::mem::take(&mut shared.typing).into_keys().collect();
         rooms.into_iter().for_each(|room| shared.changed(room));
+    }
+
+    /// Waits until somebody starts or stops, for one who tells other servers of it.
+    pub(crate) async fn changed(&self) {
+        self.news.notified().await;
     }
 
     /// The counter now: what a sync token remembers.
@@ -121,6 +129,7 @@ impl Typing {
 #[derive(Debug)]
 struct TypingActor {
     shared: Arc<RwLock<Shared>>,
+    news: Arc<Notify>,
     notifier: Addr<Notifier>,
     env: Env,
 }
@@ -149,6 +158,7 @@ impl TypingActor {
         }
         if has_changed {
             shared.changed(room);
+            self.news.notify_one();
             self.notifier.do_send(TypingChanged { room, counter: shared.counter });
         }
     }

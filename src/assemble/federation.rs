@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use parlour_actors::{
     Engine,
+    federation_queue::FederationQueues,
     keyring::{KeyRing, KeyRingOptions, KeySource, NoSource},
     workers::Workers,
 };
 use prometheus::{IntCounterVec, Opts};
 
+use super::sending;
 use crate::{
+    admin::destinations::{self, DestinationContext},
     client::{
         aliases::AliasContext,
         openid::{self, OpenIdContext},
@@ -47,6 +50,7 @@ pub(super) struct Network {
     pub(super) checker: EventChecker,
     #[allow(dead_code, reason = "what receives events comes with the next change")]
     pub(super) room_client: RoomClient,
+    pub(super) queues: FederationQueues,
     ring: KeyRing,
     carrier: Option<Carrier>,
 }
@@ -73,7 +77,8 @@ impl Network {
             .map_err(|error| StartError::Part(error.to_string()))?;
         let checker = EventChecker::new(ring.clone(), workers);
         let room_client = RoomClient::new(client.clone());
-        Ok(Self { client, checker, room_client, ring, carrier })
+        let queues = sending::queues(boot, engine, client.clone())?;
+        Ok(Self { client, checker, room_client, queues, ring, carrier })
     }
 
     /// What other servers may ask, and what clients may ask that has to do with them.
@@ -105,17 +110,25 @@ impl Network {
             .and(federation::query::routes(Arc::new(QueryContext { profiles, aliases })))
     }
 
+    /// What operators may see and do about other servers.
+    pub(super) fn admin_routes(&self, engine: &Engine) -> Routes {
+        let (queues, store) = (self.queues.clone(), engine.store.clone());
+        destinations::routes(Arc::new(DestinationContext { queues, store }))
+    }
+
     /// Who checks other servers' requests.
     pub(super) fn auth(&self, boot: &Boot) -> FederationAuth {
         FederationAuth {
             ring: self.ring.clone(),
+            queues: self.queues.clone(),
             server_name: boot.config.server.name.clone(),
             servers: boot.config.federation.servers.clone(),
         }
     }
 
     /// Ends what is under way.
-    pub(super) fn stop(&self) {
+    pub(super) async fn stop(&self) {
+        self.queues.stop().await;
         self.carrier.iter().for_each(Carrier::stop);
     }
 }

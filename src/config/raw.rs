@@ -205,6 +205,8 @@ pub(crate) struct Federation {
     pub(crate) old_keys: Vec<OldKey>,
     pub(crate) extra_ca_files: Vec<String>,
     pub(crate) allowed_private_ranges: Vec<String>,
+    pub(crate) send_presence: bool,
+    pub(crate) longest_retry_seconds: u64,
 }
 
 /// A key with which this server signed once.

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use parlour_actors::keyring::{KeyRing, Purpose, Wanted};
+use parlour_actors::{
+    federation_queue::FederationQueues,
+    keyring::{KeyRing, Purpose, Wanted},
+};
 use parlour_event::{json, signing};
 use ruma::{OwnedServerName, ServerName};
 
@@ -21,6 +24,8 @@ const MAX_SIGNATURES: usize = 8;
 pub struct FederationAuth {
     /// The keys of other servers.
     pub ring: KeyRing,
+    /// What waits for other servers.
+    pub queues: FederationQueues,
     /// This server: requests to others are not for us.
     pub server_name: OwnedServerName,
     /// Who is spoken to.
@@ -51,6 +56,7 @@ impl FederationAuth {
         signing::verify_bytes(&signed, origin.as_str(), &bytes, key)
             .map_err(|error| ApiError::unauthorized(format!("This is not signed: {error}")))?;
         self.ring.is_back(&origin);
+        self.queues.is_back(&origin);
         Ok(origin)
     }
 

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`client`] | asks: signs the request, limits how many are under way, reads the answer |
+//! | [`courier`] | carries transactions, for the queues |
 //! | [`transport`] | carries a request: a trait, so that a simulated network can stand in |
 //! | [`https`] | the real transport, on a thread of its own |
 //! | [`discovery`], [`well_known`], [`dns`] | finds where a server is |
@@ -14,6 +15,7 @@
 
 pub mod address;
 pub mod client;
+pub mod courier;
 pub mod discovery;
 pub mod dns;
 pub mod hierarchy;

@@ -1,6 +1,6 @@
 //! `[federation]`
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use parlour_actors::keyring::OldKey;
 use parlour_event::signing::PublicKey;
@@ -32,7 +32,16 @@ pub(super) fn federation(raw: raw::Federation) -> Checked<FederationConfig> {
             "federation.allowed_private_ranges",
             &raw.allowed_private_ranges,
         )?,
+        send_presence: raw.send_presence,
+        longest_retry: longest_retry(raw.longest_retry_seconds)?,
     })
+}
+
+fn longest_retry(seconds: u64) -> Checked<Duration> {
+    match seconds {
+        1..=86_400 => Ok(Duration::from_secs(seconds)),
+        _ => wrong("federation.longest_retry_seconds", "it is not between 1 and 86400"),
+    }
 }
 
 fn server_name(key: &str, text: &str) -> Checked<OwnedServerName> {

@@ -1,6 +1,6 @@
 //! Asking other servers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header};
@@ -44,6 +44,8 @@ pub enum AskError {
         errcode: Option<ErrorCode>,
         /// What it says to people.
         message: String,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// Its answer makes no sense.
     #[error("an answer that makes no sense: {0}")]
@@ -215,11 +217,17 @@ fn refusal(response: &http::Response<Bytes>) -> AskError {
         errcode: Option<String>,
         #[serde(default)]
         error: String,
+        retry_after_ms: Option<u64>,
     }
+    let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| {
+        // A date is possible, too; nobody sends one.
+        Some(Duration::from_secs(value.to_str().ok()?.parse().ok()?))
+    });
     let body: Body = serde_json::from_slice(response.body()).unwrap_or_default();
     AskError::Refused {
         status: response.status().as_u16(),
         errcode: body.errcode.map(ErrorCode::from),
         message: body.error.chars().take(200).collect(),
+        retry_after: seconds.or(body.retry_after_ms.map(Duration::from_millis)),
     }
 }

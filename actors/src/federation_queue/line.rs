@@ -1,0 +1,412 @@
+//! What waits for one server, in memory: a few numbers for each event, and for a server that
+//! cannot be reached not even those. Time and storage come from outside.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use parlour_event::{EventNum, StreamPos};
+use parlour_storage::schema::outbox::RoomStay;
+
+use super::{catch_up::Found, courier::Failure, edus::Edus, health::Health};
+
+/// How many events and how many EDUs a transaction may have.
+/// <https://spec.matrix.org/v1.19/server-server-api/#transactions>
+pub(super) const MAX_PDUS: usize = 50;
+const MAX_EDUS: usize = 100;
+
+/// How many events wait in memory for a server; from then on they are looked up in storage.
+const MAX_QUEUE: usize = 1_000;
+
+/// After so many failures in a row a server counts as dead.
+const DEAD_AFTER: u32 = 6;
+
+/// How often a transaction is tried that the other server refuses as such.
+const MAX_REFUSALS: u32 = 8;
+
+/// An event that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) pos: StreamPos,
+    pub(super) event: EventNum,
+    /// Since when, milliseconds since the epoch.
+    pub(super) since: u64,
+}
+
+/// What a transaction is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) id: String,
+    /// When it was first made.
+    pub(super) time: u64,
+    pub(super) events: Vec<EventNum>,
+    pub(super) edus: Vec<Bytes>,
+    /// How far the server has got when it has this.
+    pub(super) goal: Goal,
+    refusals: u32,
+}
+
+impl Attempt {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.edus.is_empty()
+    }
+}
+
+/// Where delivering something leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// Everything up to here is delivered.
+    Through(StreamPos),
+    /// In some rooms the newest events are delivered.
+    Rooms,
+}
+
+/// How a server catches up that is behind what the queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// It is not known yet how much it has missed.
+    Unknown,
+    /// It gets all events, which are read from the outbox.
+    Events,
+    /// It gets the newest events of each room, after `last`; then it is as far as `target`.
+    Rooms { target: StreamPos, last: RoomStay },
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    pub(super) health: Health,
+    /// The server has everything for it up to here.
+    pub(super) acknowledged: StreamPos,
+    /// Whether there is more to say of the server than storage has.
+    pub(super) is_unsaved: bool,
+    /// Somebody is sending to it.
+    pub(super) is_running: bool,
+    /// All that comes after `acknowledged`, unless the server is behind.
+    queue: VecDeque<Waiting>,
+    behind: Option<Behind>,
+    /// Since when the server has been behind, milliseconds since the epoch.
+    behind_since: u64,
+    edus: Edus,
+    attempt: Option<Arc<Attempt>>,
+    /// Rooms that the server was put out of, which it hears of while it catches up.
+    over: Vec<RoomStay>,
+}
+
+/// What there is to be sent next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This.
+    Attempt(Arc<Attempt>),
+    /// It has to be looked up in storage.
+    LookUp(Behind, StreamPos),
+    /// Nothing.
+    Nothing,
+}
+
+impl Line {
+    pub(super) fn new(acknowledged: StreamPos, health: Health) -> Self {
+        let behind = health.is_failing().then_some(Behind::Unknown);
+        Self { acknowledged, health, behind, behind_since: health.since, ..Self::default() }
+    }
+
+    /// An event is to go to the server. Returns whether that is news: one that has been delivered
+    /// is not.
+    pub(super) fn push(&mut self, waiting: Waiting) -> bool {
+        let last = self.queue.back().map_or(self.acknowledged, |last| last.pos);
+        if waiting.pos <= last {
+            return false;
+        }
+        if self.behind.is_none() {
+            match self.queue.len() < MAX_QUEUE {
+                true => self.queue.push_back(waiting),
+                false => self.fall_behind(),
+            }
+        }
+        true
+    }
+
+    fn fall_behind(&mut self) {
+        if self.behind.is_none() {
+            self.behind = Some(Behind::Unknown);
+            self.behind_since = self.queue.front().map_or(self.health.since, |first| first.since);
+        }
+        self.queue = VecDeque::new();
+    }
+
+    /// Has something wait that may be lost; returns whether it does.
+    pub(super) fn tell(&mut self, edu: super::edus::Edu) -> bool {
+        !self.health.is_failing() && self.edus.put(edu)
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        self.attempt.is_some()
+            || self.behind.is_some()
+            || !self.queue.is_empty()
+            || !self.edus.is_empty()
+    }
+
+    /// Since when the oldest thing has waited that must not be lost.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        match self.behind {
+            Some(_) => Some(self.behind_since),
+            None => self.queue.front().map(|first| first.since),
+        }
+    }
+
+    /// The transaction that is to be sent: the one that has failed, again, or a new one. If there
+    /// is nothing, nobody sends to the server any more.
+    pub(super) fn next(&mut self, now: u64, new_id: impl FnOnce() -> String) -> Next {
+        if let Some(attempt) = &self.attempt {
+            return Next::Attempt(attempt.clone());
+        }
+        if let Some(behind) = self.behind {
+            return Next::LookUp(behind, self.acknowledged);
+        }
+        let events: Vec<_> = self.queue.iter().take(MAX_PDUS).copied().collect();
+        let through = events.last().map_or(self.acknowledged, |last| last.pos);
+        let events: Vec<_> = events.iter().map(|waiting| waiting.event).collect();
+        let edus = self.edus.take(MAX_EDUS, now);
+        if events.is_empty() && edus.is_empty() {
+            self.is_running = false;
+            return Next::Nothing;
+        }
+        Next::Attempt(self.begin(new_id(), now, events, edus, Goal::Through(through)))
+    }
+
+    /// What was looked up is to be sent, unless there is nothing on the way to the goal.
+    pub(super) fn found(&mut self, found: Found, now: u64, new_id: impl FnOnce() -> String) {
+        let Found { events, goal, behind, over } = found;
+        self.over.extend(over);
+        self.behind = behind;
+        match events.is_empty() {
+            true => self.reached(goal),
+            false => {
+                self.begin(new_id(), now, events, Vec::new(), goal);
+            }
+        }
+    }
+
+    /// The rooms that the server was put out of, and has heard of it.
+    pub(super) fn take_over(&mut self) -> Vec<RoomStay> {
+        let acknowledged = self.acknowledged;
+        let is_over = |stay: &mut RoomStay| stay.1.is_some_and(|until| until <= acknowledged);
+        self.over.extract_if(.., is_over).collect()
+    }
+
+    /// What storage must keep from here on for the server, if anything.
+    pub(super) fn needs_after(&self) -> Option<StreamPos> {
+        let has_events = self.attempt.as_ref().is_some_and(|attempt| !attempt.events.is_empty());
+        let needs = has_events || self.behind.is_some() || !self.queue.is_empty();
+        needs.then_some(self.acknowledged)
+    }
+
+    fn begin(
+        &mut self,
+        id: String,
+        time: u64,
+        events: Vec<EventNum>,
+        edus: Vec<Bytes>,
+        goal: Goal,
+    ) -> Arc<Attempt> {
+        let attempt = Arc::new(Attempt { id, time, events, edus, goal, refusals: 0 });
+        self.attempt = Some(attempt.clone());
+        attempt
+    }
+
+    /// The transaction has been delivered.
+    pub(super) fn delivered(&mut self) {
+        self.health = Health::default();
+        self.strike_off();
+    }
+
+    fn strike_off(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.reached(attempt.goal);
+        }
+        self.is_unsaved = true;
+    }
+
+    fn reached(&mut self, goal: Goal) {
+        match goal {
+            Goal::Through(pos) => {
+                self.acknowledged = self.acknowledged.max(pos);
+                while self.queue.front().is_some_and(|first| first.pos <= pos) {
+                    self.queue.pop_front();
+                }
+                self.is_unsaved = true;
+            }
+            // How it goes on from there is known since it was looked up.
+            Goal::Rooms => {}
+        }
+    }
+
+    /// The transaction has not been delivered; nobody sends to the server until it is time to try
+    /// again. Returns whether the transaction is given up.
+    pub(super) fn failed(
+        &mut self,
+        failure: &Failure,
+        now: u64,
+        jitter: u8,
+        longest: std::time::Duration,
+    ) -> bool {
+        let wants = match failure {
+            Failure::Busy(wants) => *wants,
+            Failure::Unreachable(_) | Failure::Refused(_) => None,
+        };
+        self.health.failed(now, wants, jitter, longest);
+        self.is_running = false;
+        self.is_unsaved = true;
+        self.edus = Edus::default();
+        let is_refused = matches!(failure, Failure::Refused(_));
+        let is_dead = self.health.failures >= DEAD_AFTER;
+        let mut refusals = 0;
+        if let Some(attempt) = self.attempt.as_mut().map(Arc::make_mut) {
+            attempt.refusals += u32::from(is_refused);
+            refusals = attempt.refusals;
+            if is_dead {
+                // Events are what it is made of; the rest is stale by now.
+                attempt.edus = Vec::new();
+            }
+        }
+        self.attempt = self.attempt.take().filter(|attempt| !attempt.is_empty());
+        if is_dead {
+            self.fall_behind();
+        }
+        let is_given_up = refusals >= MAX_REFUSALS;
+        if is_given_up {
+            self.strike_off();
+        }
+        is_given_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn event(pos: u64) -> Waiting {
+        Waiting { pos: StreamPos(pos), event: EventNum(pos), since: pos }
+    }
+
+    fn line(events: std::ops::RangeInclusive<u64>) -> Line {
+        let mut line = Line::default();
+        events.for_each(|pos| assert!(line.push(event(pos))));
+        line
+    }
+
+    fn next(line: &mut Line) -> Option<Arc<Attempt>> {
+        match line.next(0, || "id".to_owned()) {
+            Next::Attempt(attempt) => Some(attempt),
+            Next::LookUp(..) | Next::Nothing => None,
+        }
+    }
+
+    fn unreachable() -> Failure {
+        Failure::Unreachable("no way".to_owned())
+    }
+
+    #[test]
+    fn events_go_in_order_fifty_at_a_time() {
+        let mut line = line(1..=120);
+        let mut sizes = Vec::new();
+        let mut all = Vec::new();
+        while let Some(attempt) = next(&mut line) {
+            sizes.push(attempt.events.len());
+            all.extend(attempt.events.iter().map(|num| num.0));
+            line.delivered();
+        }
+        assert_eq!(sizes, [50, 50, 20]);
+        assert!(all.iter().copied().eq(1..=120));
+        assert_eq!(line.acknowledged, StreamPos(120));
+        assert!(!line.push(event(120)), "it has that");
+        assert!(!line.has_work());
+    }
+
+    #[test]
+    fn what_failed_is_repeated_as_it_was() {
+        let mut line = line(1..=3);
+        let first = next(&mut line).expect("a transaction");
+        line.push(event(4));
+        assert!(!line.failed(&unreachable(), 0, 0, HOUR));
+        let again = line.next(9, || panic!("no new transaction")).attempt();
+        assert_eq!(again, first);
+        line.delivered();
+        assert_eq!(next(&mut line).map(|attempt| attempt.events.clone()), Some(vec![EventNum(4)]));
+    }
+
+    #[test]
+    fn a_dead_server_has_nothing_in_memory_but_its_transaction() {
+        let mut line = line(1..=500);
+        next(&mut line);
+        (0..DEAD_AFTER).for_each(|n| assert!(!line.failed(&unreachable(), n.into(), 0, HOUR)));
+        line.push(event(501));
+        assert_eq!((line.queue.capacity(), line.oldest()), (0, Some(1)));
+        assert_eq!(next(&mut line).map(|attempt| attempt.events.len()), Some(50));
+        line.delivered();
+        let LookUp(behind, after) = look_up(&mut line);
+        assert_eq!((behind, after), (Behind::Unknown, StreamPos(50)));
+    }
+
+    struct LookUp(Behind, StreamPos);
+
+    fn look_up(line: &mut Line) -> LookUp {
+        match line.next(0, || panic!("nothing to send")) {
+            Next::LookUp(behind, after) => LookUp(behind, after),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_is_looked_up() {
+        let mut line = line(1..=MAX_QUEUE as u64);
+        assert!(line.push(event(5_000)));
+        let LookUp(_, after) = look_up(&mut line);
+        assert_eq!(after, StreamPos(0));
+        let goal = Goal::Through(StreamPos(5_000));
+        let found = Found { events: Vec::new(), goal, behind: None, over: Vec::new() };
+        line.found(found, 0, || "id".to_owned());
+        assert_eq!(line.acknowledged, StreamPos(5_000));
+        assert!(line.push(event(5_001)));
+        assert_eq!(next(&mut line).map(|attempt| attempt.events.len()), Some(1));
+    }
+
+    #[test]
+    fn what_is_refused_is_given_up_some_time() {
+        let mut line = line(1..=1);
+        next(&mut line);
+        let refused = Failure::Refused("you are not welcome".to_owned());
+        let given_up: Vec<_> =
+            (0..MAX_REFUSALS).map(|n| line.failed(&refused, n.into(), 0, HOUR)).collect();
+        assert_eq!(given_up.iter().filter(|given_up| **given_up).count(), 1);
+        assert_eq!(given_up.last(), Some(&true));
+        assert_eq!(line.acknowledged, StreamPos(1));
+        assert!(line.health.is_failing(), "the next one waits");
+    }
+
+    #[test]
+    fn nothing_ephemeral_waits_for_whoever_is_away() {
+        let typing = || super::super::edus::Edu::Typing {
+            room: "!r".into(),
+            user: "@a:x".into(),
+            is_typing: true,
+        };
+        let mut line = Line::default();
+        assert!(line.tell(typing()));
+        assert_eq!(next(&mut line).map(|attempt| attempt.edus.len()), Some(1));
+        line.failed(&unreachable(), 0, 0, HOUR);
+        assert!(!line.tell(typing()));
+    }
+
+    impl Next {
+        fn attempt(self) -> Arc<Attempt> {
+            match self {
+                Self::Attempt(attempt) => attempt,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Makes durable how far each server has got, and takes out of the outbox what all have got. If
+//! servers are away for so long that too much would be kept, the oldest goes, too: these servers
+//! get the newest events of their rooms later.
+
+use std::time::Duration;
+
+use parlour_event::StreamPos;
+use parlour_storage::{
+    Op, StorageError,
+    schema::{OutboxEntry, Stored as _, keys, outbox, outbox::RoomStay},
+};
+use ruma::{OwnedServerName, ServerName};
+
+use super::{Queues, line::Line, table::FLOOR};
+use crate::commit::{Announcement, Ops};
+
+/// How often.
+pub(super) const SWEEP: Duration = Duration::from_millis(SWEEP_MS);
+const SWEEP_MS: u64 = 2_000;
+
+/// How many events the outbox keeps for servers that are away.
+const MAX_OUTBOX: usize = 20_000;
+
+/// How many events are taken out at once.
+const BATCH: usize = 4_000;
+
+/// What one sweep does.
+#[derive(Default)]
+struct Sweep {
+    ops: Vec<Op>,
+    /// Whose progress is in it.
+    saved: Vec<OwnedServerName>,
+    emptied: Option<StreamPos>,
+    taken_out: usize,
+    floor: Option<StreamPos>,
+}
+
+impl Queues {
+    /// Sweeps if it is time to, or if it `must`.
+    pub(super) async fn sweep(&self, must: bool) {
+        let now = self.now();
+        let is_time = now.abs_diff(self.lock().last_sweep) >= SWEEP_MS;
+        if !is_time && !must {
+            return;
+        }
+        self.lock().last_sweep = now;
+        let swept = match self.plan() {
+            Ok(sweep) if sweep.ops.is_empty() => Ok(()),
+            Ok(sweep) => self.carry_out(sweep).await,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = swept {
+            tracing::warn!(error, "how far other servers have got cannot be kept");
+        }
+        self.lock().lines.retain(|_, line| {
+            line.is_unsaved || line.is_running || line.has_work() || line.health.is_failing()
+        });
+    }
+
+    async fn carry_out(&self, sweep: Sweep) -> Result<(), String> {
+        let Sweep { ops, saved, emptied, taken_out, floor } = sweep;
+        let change = Ops { ops, announcement: Announcement::Nothing };
+        let kept = self.persister.commit(Box::new(change)).await;
+        let mut table = self.lock();
+        match kept {
+            Ok(_) => {
+                table.emptied = emptied.unwrap_or(table.emptied);
+                table.floor = floor.unwrap_or(table.floor);
+                table.in_outbox = table.in_outbox.saturating_sub(taken_out);
+                Ok(())
+            }
+            Err(error) => {
+                for server in saved {
+                    if let Some(line) = table.lines.get_mut(&server) {
+                        line.is_unsaved = true;
+                    }
+                }
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn plan(&self) -> Result<Sweep, StorageError> {
+        let mut sweep = Sweep::default();
+        let (emptied, through, too_many, dispatched) = {
+            let mut table = self.lock();
+            for (server, line) in table.lines.iter_mut().filter(|(_, line)| line.is_unsaved) {
+                line.is_unsaved = false;
+                let key = outbox::destination(server.as_str());
+                let value = line.health.entry(line.acknowledged).encode();
+                sweep.ops.push(Op::Put { key, value });
+                line.take_over().into_iter().for_each(|stay| sweep.forget(server.as_str(), stay));
+                sweep.saved.push(server.clone());
+            }
+            let needed = table.lines.values().filter_map(Line::needs_after).min();
+            let through = needed.map_or(table.dispatched, |needed| needed.min(table.dispatched));
+            let too_many = table.in_outbox.saturating_sub(MAX_OUTBOX);
+            (table.emptied, through, too_many, table.dispatched)
+        };
+        if through <= emptied && too_many == 0 {
+            return Ok(sweep);
+        }
+        for (number, (pos, entry)) in self.store.outbox(emptied, BATCH)?.into_iter().enumerate() {
+            let is_delivered = pos <= through;
+            if !is_delivered && (number >= too_many || pos > dispatched) {
+                break;
+            }
+            if !is_delivered {
+                sweep.floor = Some(pos);
+            }
+            self.take_out(pos, &entry, &mut sweep)?;
+        }
+        if let Some(floor) = sweep.floor {
+            let value = floor.0.to_be_bytes().to_vec().into();
+            sweep.ops.push(Op::Put { key: keys::setting(FLOOR), value });
+        }
+        Ok(sweep)
+    }
+
+    fn take_out(
+        &self,
+        pos: StreamPos,
+        entry: &OutboxEntry,
+        sweep: &mut Sweep,
+    ) -> Result<(), StorageError> {
+        sweep.ops.push(Op::Delete { key: outbox::waiting(pos) });
+        sweep.emptied = Some(pos);
+        sweep.taken_out += 1;
+        for server in &entry.left {
+            // One that has not heard of it will, when it catches up.
+            if self.has_got(server, pos)? {
+                sweep.forget(server, (entry.room, Some(pos)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a server has got what there was for it up to here, or will never get it.
+    fn has_got(&self, server: &str, pos: StreamPos) -> Result<bool, StorageError> {
+        let Ok(server) = <&ServerName>::try_from(server) else { return Ok(true) };
+        if !self.options.courier.may_send(server) {
+            return Ok(true);
+        }
+        Ok(self.lock().line(&self.store, server)?.acknowledged >= pos)
+    }
+}
+
+impl Sweep {
+    /// A server that was put out of a room has heard of it.
+    fn forget(&mut self, server: &str, (room, until): RoomStay) {
+        self.ops.push(Op::Delete { key: outbox::stay(room, server, until) });
+        self.ops.push(Op::Delete { key: outbox::room_of(server, (room, until)) });
+    }
+}

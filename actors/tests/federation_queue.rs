@@ -1,0 +1,529 @@
+//! What goes to other servers, with servers that are made up and a clock that is moved by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use parlour_actors::{
+    Engine, LocalEvent, RoomLimits,
+    env::{Env, ManualClock, SeededEntropy},
+    federation_queue::{Courier, Delivered, Failure, FederationQueues, QueueOptions, Transaction},
+    keyring::BoxFuture,
+    metrics::NoMetrics,
+    users::NewReceipt,
+};
+use parlour_event::{RoomNum, StreamPos};
+use ruma::{OwnedRoomId, RoomId, ServerName};
+use serde_json::Value;
+use support::{create, message, options, remote_member, state, user};
+
+/// Other servers, as far as transactions go.
+#[derive(Debug, Default)]
+struct World {
+    inner: Mutex<Inner>,
+    /// Nothing gets through while this is held.
+    gate: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// What came of all attempts.
+    attempts: Vec<(String, Transaction, bool)>,
+    failing: HashMap<String, Failure>,
+    under_way: HashSet<String>,
+}
+
+impl Courier for World {
+    fn may_send(&self, to: &ServerName) -> bool {
+        to != "denied.org"
+    }
+
+    fn carry<'a>(
+        &'a self,
+        to: &'a ServerName,
+        transaction: &'a Transaction,
+    ) -> BoxFuture<'a, Result<Delivered, Failure>> {
+        Box::pin(async move {
+            let is_alone = self.inner.lock().unwrap().under_way.insert(to.to_string());
+            assert!(is_alone, "{to} has a transaction already");
+            drop(self.gate.lock().await);
+            let mut inner = self.inner.lock().unwrap();
+            inner.under_way.remove(to.as_str());
+            let failure = inner.failing.get(to.as_str()).cloned();
+            inner.attempts.push((to.to_string(), transaction.clone(), failure.is_none()));
+            failure.map_or(Ok(Delivered::default()), Err)
+        })
+    }
+}
+
+impl World {
+    fn fail(&self, server: &str) {
+        self.fail_with(server, Failure::Unreachable("made up".to_owned()));
+    }
+
+    fn fail_with(&self, server: &str, failure: Failure) {
+        self.inner.lock().unwrap().failing.insert(server.to_owned(), failure);
+    }
+
+    fn heal(&self, server: &str) {
+        self.inner.lock().unwrap().failing.remove(server);
+    }
+
+    /// All transactions that were tried with a server.
+    fn tried(&self, server: &str) -> Vec<Transaction> {
+        let inner = self.inner.lock().unwrap();
+        let all = inner.attempts.iter().filter(|(to, ..)| to == server);
+        all.map(|(_, transaction, _)| transaction.clone()).collect()
+    }
+
+    /// What a server has got.
+    fn got(&self, server: &str) -> Vec<Transaction> {
+        let inner = self.inner.lock().unwrap();
+        let all = inner.attempts.iter().filter(|(to, _, delivered)| to == server && *delivered);
+        all.map(|(_, transaction, _)| transaction.clone()).collect()
+    }
+
+    /// The bodies of the messages that a server has got, in order; of other events their type.
+    fn texts(&self, server: &str) -> Vec<String> {
+        self.got(server).iter().flat_map(texts).collect()
+    }
+
+    fn edus(&self, server: &str) -> Vec<Value> {
+        let got = self.got(server);
+        let edus = got.iter().flat_map(|transaction| &transaction.edus);
+        edus.map(|edu| serde_json::from_slice(edu).unwrap()).collect()
+    }
+}
+
+fn texts(transaction: &Transaction) -> Vec<String> {
+    let text = |pdu: &bytes::Bytes| {
+        let event: Value = serde_json::from_slice(pdu).unwrap();
+        let text = event["content"]["body"].as_str().or(event["type"].as_str());
+        text.unwrap().to_owned()
+    };
+    transaction.pdus.iter().map(text).collect()
+}
+
+struct Server {
+    engine: Engine,
+    queues: FederationQueues,
+    clock: Arc<ManualClock>,
+    world: Arc<World>,
+}
+
+const START: u64 = 1_700_000_000_000;
+
+async fn server() -> Server {
+    start(None, Arc::default(), Arc::new(ManualClock::at(START))).await
+}
+
+async fn start(dir: Option<&Path>, world: Arc<World>, clock: Arc<ManualClock>) -> Server {
+    let env = Env { clock: clock.clone(), entropy: Arc::new(SeededEntropy::new(START)) };
+    let mut options = options(dir, RoomLimits::default());
+    options.env = env.clone();
+    let engine = Engine::start(options).await.unwrap();
+    let queues = QueueOptions {
+        server_name: "parlour.test".try_into().unwrap(),
+        courier: world.clone(),
+        longest_pause: Duration::from_secs(3_600),
+        tells_presence: true,
+        env,
+        metrics: Arc::new(NoMetrics),
+    };
+    let queues = FederationQueues::start(&engine, queues).unwrap();
+    Server { engine, queues, clock, world }
+}
+
+impl Server {
+    /// A room that users of these servers have joined.
+    async fn room_with(&self, servers: &[&str]) -> OwnedRoomId {
+        let room = create(&self.engine, "12").await;
+        for server in servers {
+            remote_member(&self.engine, &room, &format!("@guest:{server}"), "join").await;
+        }
+        room
+    }
+
+    async fn say(&self, room: &RoomId, text: &str) {
+        self.engine.rooms.send(room, message("alice", text)).await.unwrap();
+    }
+
+    async fn say_all(&self, room: &RoomId, texts: &[String]) {
+        for text in texts {
+            self.say(room, text).await;
+        }
+    }
+
+    fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+        self.queues.look_again();
+    }
+
+    /// Lets time pass until something is true.
+    async fn pass_until(&self, step: Duration, is_true: impl Fn(&World) -> bool) {
+        for _ in 0..2_000 {
+            if is_true(&self.world) {
+                return;
+            }
+            self.pass(step);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("this never happens: {:?}", self.world);
+    }
+
+    async fn until(&self, is_true: impl Fn(&World) -> bool) {
+        self.pass_until(Duration::ZERO, is_true).await;
+    }
+
+    async fn stop(self) -> (Arc<World>, Arc<ManualClock>) {
+        self.queues.stop().await;
+        self.engine.stop().await;
+        (self.world, self.clock)
+    }
+
+    fn num(&self, room: &RoomId) -> RoomNum {
+        self.engine.store.room_num(room.as_str()).unwrap().unwrap()
+    }
+}
+
+fn numbered(start: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{start} {number}")).collect()
+}
+
+fn out(target: &str) -> LocalEvent {
+    state("alice", "m.room.member", target, r#"{"membership":"leave"}"#)
+}
+
+// Checklist 12.1, 12.2
+#[actix::test]
+async fn events_go_in_order_in_few_transactions() {
+    let server = server().await;
+    let room = server.room_with(&["far.org", "denied.org"]).await;
+    let texts = numbered("message", 130);
+    {
+        let _closed = server.world.gate.lock().await;
+        server.say_all(&room, &texts).await;
+    }
+    server.until(|world| world.texts("far.org").len() == texts.len()).await;
+    assert_eq!(server.world.texts("far.org"), texts);
+    let got = server.world.got("far.org");
+    assert!(got.iter().all(|transaction| transaction.pdus.len() <= 50));
+    assert!(got.len() < 10, "{} transactions", got.len());
+    let ids: HashSet<_> = got.iter().map(|transaction| &transaction.id).collect();
+    assert_eq!(ids.len(), got.len());
+    assert!(server.world.tried("denied.org").is_empty());
+    assert!(server.world.tried("parlour.test").is_empty());
+    server.stop().await;
+}
+
+// Checklist 12.2, 12.5
+#[actix::test]
+async fn what_failed_is_repeated_as_it_was_with_growing_pauses() {
+    let server = server().await;
+    let room = server.room_with(&["far.org", "near.org"]).await;
+    server.world.fail("far.org");
+    server.say(&room, "one").await;
+    server.until(|world| world.tried("far.org").len() == 1).await;
+    server.say(&room, "two").await;
+    server.until(|world| world.texts("near.org").len() == 2).await;
+    server.pass(Duration::from_millis(700));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.world.tried("far.org").len(), 1, "the pause is not over");
+    server.pass_until(Duration::from_secs(1), |world| world.tried("far.org").len() == 4).await;
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(5), |world| world.texts("far.org").len() == 2).await;
+    assert_eq!(server.world.texts("far.org"), ["one", "two"]);
+    let tried = server.world.tried("far.org");
+    assert!(tried[..5].iter().all(|transaction| *transaction == tried[0]), "{tried:?}");
+    assert_eq!(server.queues.overview().failing, 0);
+    server.stop().await;
+}
+
+// Checklist 12.5
+#[actix::test]
+async fn whoever_contacts_this_server_is_tried_at_once() {
+    let server = server().await;
+    let room = server.room_with(&["far.org"]).await;
+    server.world.fail("far.org");
+    server.say(&room, "one").await;
+    server.pass_until(Duration::from_secs(300), |world| world.tried("far.org").len() > 20).await;
+    let far = <&ServerName>::try_from("far.org").unwrap();
+    let entry = server.queues.destination(far).unwrap().unwrap();
+    assert!(entry.retry_at > entry.last_attempt + 100_000, "{entry:?}");
+    server.world.heal("far.org");
+    server.pass(Duration::from_secs(16));
+    assert!(server.world.got("far.org").is_empty());
+    server.queues.is_back(far);
+    server.until(|world| world.texts("far.org") == ["one"]).await;
+    server.queues.is_back(far);
+    assert!(!server.queues.reset(far));
+    server.stop().await;
+}
+
+#[actix::test]
+async fn a_server_that_missed_little_gets_all_of_it() {
+    let server = server().await;
+    let room = server.room_with(&["far.org", "near.org"]).await;
+    let other = server.room_with(&["near.org"]).await;
+    server.world.fail("far.org");
+    server.say(&room, "first").await;
+    server.pass_until(Duration::from_secs(60), |world| world.tried("far.org").len() > 10).await;
+    let texts = numbered("while away", 120);
+    for text in &texts {
+        server.say(&room, text).await;
+        server.say(&other, "not for far.org").await;
+    }
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(60), |world| world.texts("far.org").len() > 120).await;
+    server.say(&room, "last").await;
+    server.until(|world| world.texts("far.org").len() > 121).await;
+    let expected = [&["first".to_owned()][..], &texts, &["last".to_owned()]].concat();
+    assert_eq!(server.world.texts("far.org"), expected);
+    server.until(|world| world.texts("near.org").len() == 242).await;
+    server.stop().await;
+}
+
+#[actix::test]
+async fn a_server_that_missed_much_gets_the_newest_of_each_room() {
+    let server = server().await;
+    let rooms =
+        [server.room_with(&["far.org", "near.org"]).await, server.room_with(&["far.org"]).await];
+    let quiet = server.room_with(&["far.org"]).await;
+    server.say(&quiet, "quiet").await;
+    server.until(|world| world.texts("far.org") == ["quiet"]).await;
+    server.world.fail("far.org");
+    server.say(&rooms[0], "first").await;
+    server.pass_until(Duration::from_secs(60), |world| world.tried("far.org").len() > 10).await;
+    let texts = numbered("while away", 250);
+    server.say_all(&rooms[0], &texts).await;
+    server.say_all(&rooms[1], &numbered("elsewhere", 3)).await;
+    server.until(|world| world.texts("near.org").len() == 251).await;
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(60), |world| world.texts("far.org").len() >= 4).await;
+    server.say(&rooms[0], "and on").await;
+    server.until(|world| world.texts("far.org").len() >= 5).await;
+    let got = server.world.texts("far.org");
+    assert_eq!(got[..2], ["quiet", "first"]);
+    let newest: HashSet<_> = got[2..4].iter().map(String::as_str).collect();
+    assert_eq!(newest, HashSet::from(["while away 249", "elsewhere 2"]));
+    assert_eq!(got[4..], ["and on"]);
+    server.stop().await;
+}
+
+#[actix::test]
+async fn a_restart_loses_nothing_and_repeats_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(Some(dir.path()), Arc::default(), Arc::new(ManualClock::at(START))).await;
+    let room = server.room_with(&["far.org", "near.org"]).await;
+    server.world.fail("far.org");
+    let before = numbered("before", 3);
+    server.say_all(&room, &before).await;
+    server.until(|world| world.texts("near.org").len() == 3).await;
+    server.until(|world| !world.tried("far.org").is_empty()).await;
+    let (world, clock) = server.stop().await;
+    let tried = world.tried("far.org").len();
+    let server = start(Some(dir.path()), world, clock).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(server.world.tried("far.org").len(), tried, "the pause outlives the restart");
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(1), |world| world.texts("far.org").len() == 3).await;
+    server.say(&room, "after").await;
+    server.until(|world| world.texts("far.org").len() == 4).await;
+    server.until(|world| world.texts("near.org").len() == 4).await;
+    let expected = [&before[..], &["after".to_owned()]].concat();
+    assert_eq!(server.world.texts("far.org"), expected);
+    assert_eq!(server.world.texts("near.org"), expected);
+    let ids: Vec<_> = server.world.got("near.org").into_iter().map(|t| t.id).collect();
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len());
+    server.stop().await;
+}
+
+#[actix::test]
+async fn what_everybody_has_got_leaves_the_outbox() {
+    let server = server().await;
+    let room = server.room_with(&["far.org", "near.org"]).await;
+    server.world.fail("far.org");
+    server.say_all(&room, &numbered("message", 5)).await;
+    server.until(|world| world.texts("near.org").len() == 5).await;
+    server.pass(Duration::from_secs(3));
+    let outbox = |server: &Server| server.engine.store.outbox(StreamPos(0), 100).unwrap().len();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(outbox(&server), 5);
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(3), |world| world.texts("far.org").len() == 5).await;
+    for _ in 0..500 {
+        server.pass(Duration::from_secs(3));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if outbox(&server) == 0 {
+            break;
+        }
+    }
+    assert_eq!(outbox(&server), 0);
+    server.stop().await;
+}
+
+#[actix::test]
+async fn who_is_put_out_hears_of_it_and_of_nothing_else() {
+    let server = server().await;
+    let room = server.room_with(&["far.org", "near.org"]).await;
+    server.world.fail("far.org");
+    server.say(&room, "before").await;
+    server.until(|world| !world.tried("far.org").is_empty()).await;
+    server.engine.rooms.send(&room, out("@guest:far.org")).await.unwrap();
+    server.say(&room, "among ourselves").await;
+    server.until(|world| world.texts("near.org").len() == 3).await;
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(1), |world| world.texts("far.org").len() == 2).await;
+    for _ in 0..500 {
+        server.pass(Duration::from_secs(3));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if server.engine.store.stays_of(server.num(&room), "far.org").unwrap().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(server.world.texts("far.org"), ["before", "m.room.member"]);
+    assert!(server.engine.store.stays_of(server.num(&room), "far.org").unwrap().is_empty());
+    let none = server.engine.store.rooms_of_server("far.org", (RoomNum(0), None), 9).unwrap();
+    assert!(none.is_empty(), "{none:?}");
+    server.stop().await;
+}
+
+#[actix::test]
+async fn a_dead_server_that_is_put_out_hears_of_it_when_it_is_back() {
+    let server = server().await;
+    let room = server.room_with(&["far.org", "near.org"]).await;
+    server.world.fail("far.org");
+    server.say(&room, "first").await;
+    server.pass_until(Duration::from_secs(60), |world| world.tried("far.org").len() > 10).await;
+    server.say_all(&room, &numbered("while away", 210)).await;
+    server.engine.rooms.send(&room, out("@guest:far.org")).await.unwrap();
+    server.say(&room, "among ourselves").await;
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(60), |world| world.texts("far.org").len() >= 2).await;
+    server.pass(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(server.world.texts("far.org"), ["first", "m.room.member"]);
+    server.stop().await;
+}
+
+#[actix::test]
+async fn what_is_refused_again_and_again_is_given_up() {
+    let server = server().await;
+    let room = server.room_with(&["far.org"]).await;
+    server.world.fail_with("far.org", Failure::Refused("no".to_owned()));
+    server.say(&room, "unwanted").await;
+    server.pass_until(Duration::from_secs(60), |world| world.tried("far.org").len() == 8).await;
+    server.world.heal("far.org");
+    server.say(&room, "wanted").await;
+    server.pass_until(Duration::from_secs(60), |world| !world.got("far.org").is_empty()).await;
+    assert_eq!(server.world.texts("far.org"), ["wanted"]);
+    server.stop().await;
+}
+
+#[actix::test]
+async fn a_busy_server_says_when_to_come_again() {
+    let server = server().await;
+    let room = server.room_with(&["far.org"]).await;
+    server.world.fail_with("far.org", Failure::Busy(Some(Duration::from_secs(100))));
+    server.say(&room, "hello").await;
+    server.until(|world| !world.tried("far.org").is_empty()).await;
+    server.world.heal("far.org");
+    server.pass(Duration::from_secs(70));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(server.world.got("far.org").is_empty());
+    server.pass_until(Duration::from_secs(10), |world| !world.got("far.org").is_empty()).await;
+    server.stop().await;
+}
+
+// Checklist 9.6, 9.7
+#[actix::test]
+async fn typing_and_receipts_of_users_here_are_told() {
+    let server = server().await;
+    let room = server.room_with(&["far.org"]).await;
+    let alone = server.room_with(&[]).await;
+    let (num, alone) = (server.num(&room), server.num(&alone));
+    let typing = &server.engine.typing;
+    for (room, user) in
+        [(num, "@alice:parlour.test"), (num, "@x:far.org"), (alone, "@a:parlour.test")]
+    {
+        typing.set(room, user, Some(Duration::from_secs(30)));
+    }
+    server.until(|world| !world.edus("far.org").is_empty()).await;
+    typing.set(num, "@alice:parlour.test", None);
+    server.until(|world| world.edus("far.org").len() == 2).await;
+    let said: Vec<_> = server
+        .world
+        .edus("far.org")
+        .iter()
+        .map(|edu| {
+            assert_eq!(edu["edu_type"], "m.typing");
+            assert_eq!(edu["content"]["user_id"], "@alice:parlour.test");
+            edu["content"]["typing"].as_bool().unwrap()
+        })
+        .collect();
+    assert_eq!(said, [true, false]);
+    for (kind, thread, event) in [
+        ("m.read", "", "$old"),
+        ("m.read", "", "$new"),
+        ("m.read.private", "", "$private"),
+        ("m.read", "main", "$main"),
+    ] {
+        let receipt = NewReceipt {
+            room: num,
+            receipt_type: kind.to_owned(),
+            thread: thread.to_owned(),
+            event_id: event.to_owned(),
+        };
+        server.engine.users.set_receipt(user("alice").as_str(), receipt).await.unwrap();
+    }
+    server
+        .until(|world| {
+            let all = format!("{:?}", world.edus("far.org"));
+            all.contains("$new") && all.contains("$main")
+        })
+        .await;
+    assert!(!format!("{:?}", server.world.edus("far.org")).contains("$private"));
+    server.stop().await;
+}
+
+#[actix::test]
+async fn nothing_ephemeral_waits_for_a_server_that_is_away() {
+    let server = server().await;
+    let room = server.room_with(&["far.org", "near.org"]).await;
+    server.world.fail("far.org");
+    server.say(&room, "hello").await;
+    server.until(|world| !world.tried("far.org").is_empty()).await;
+    let num = server.num(&room);
+    server.engine.typing.set(num, "@alice:parlour.test", Some(Duration::from_secs(30)));
+    server.until(|world| !world.edus("near.org").is_empty()).await;
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(1), |world| !world.got("far.org").is_empty()).await;
+    assert!(server.world.edus("far.org").is_empty());
+    server.stop().await;
+}
+
+#[actix::test]
+async fn many_dead_servers_slow_no_other_down() {
+    let server = server().await;
+    let dead: Vec<_> = (0..300).map(|number| format!("dead{number}.org")).collect();
+    let mut names: Vec<_> = dead.iter().map(String::as_str).collect();
+    names.push("near.org");
+    let room = server.room_with(&names).await;
+    dead.iter().for_each(|name| server.world.fail(name));
+    server.say_all(&room, &numbered("message", 20)).await;
+    server.until(|world| world.texts("near.org").len() == 20).await;
+    server.until(|world| dead.iter().all(|name| !world.tried(name).is_empty())).await;
+    let overview = server.queues.overview();
+    assert_eq!((overview.failing, overview.waiting), (300, 300));
+    let mut by_tries = BTreeMap::<_, usize>::new();
+    dead.iter().for_each(|name| *by_tries.entry(server.world.tried(name).len()).or_default() += 1);
+    assert_eq!(by_tries, BTreeMap::from([(1, 300)]), "nothing is tried again without a pause");
+    server.stop().await;
+}
