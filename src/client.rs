@@ -60,3 +60,4 @@ pub mod typing;
 pub mod uiaa;
 pub mod upgrade;
 pub mod user_directory;
+pub mod voip;

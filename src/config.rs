@@ -57,6 +57,8 @@ pub struct Config {
     pub presence: PresenceConfig,
     /// Syncing.
     pub sync: SyncConfig,
+    /// Calls, if there are servers for them.
+    pub turn: Option<TurnConfig>,
     /// Rate limits; off in test mode.
     pub rate_limits: RateLimitConfig,
     /// The largest body of a client's request, in bytes.
@@ -265,6 +267,41 @@ pub struct PresenceConfig {
 pub struct SyncConfig {
     /// How long a client may wait at most.
     pub max_wait: Duration,
+}
+
+/// Servers through which calls find a way.
+#[derive(Debug, Clone)]
+pub struct TurnConfig {
+    /// Where they are, at least one.
+    pub uris: Vec<String>,
+    /// How clients get in.
+    pub credentials: TurnCredentials,
+    /// After how long a client has to ask again.
+    pub lifetime: Duration,
+}
+
+/// How clients get into TURN servers.
+#[derive(Clone, PartialEq, Eq)]
+pub enum TurnCredentials {
+    /// By credentials of their own, made with a secret that the TURN servers share.
+    Shared(String),
+    /// All by the same.
+    Fixed {
+        /// The name.
+        username: String,
+        /// The password.
+        password: String,
+    },
+}
+
+impl std::fmt::Debug for TurnCredentials {
+    // They are not for logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Shared(_) => "Shared",
+            Self::Fixed { .. } => "Fixed",
+        })
+    }
 }
 
 /// Other servers.

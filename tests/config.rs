@@ -153,7 +153,6 @@ fn complaints_are_one_line_that_names_the_key() {
         (&listener("apis = [\"client\"]\ntls_certificate = \"c\""), &[], &["listeners[0].tls_key"]),
         (&(listener("apis = [\"client\"]\n") + &listener("apis = [\"client\"]")), &[], &["twice"]),
         ("registration.mode = \"nobody\"", &[], &["registration.mode", "nobody"]),
-        ("registration.mode = \"token\"", &[], &["registration.tokens"]),
         ("registration.tokens = [\"a b\"]", &[], &["registration.tokens"]),
         (&terms("a b", "1", "http://x/"), &[], &["registration.terms", "a b"]),
         (&terms("a", "", "http://x/"), &[], &["registration.terms", "version"]),
@@ -199,6 +198,14 @@ fn complaints_about_what_users_do_name_the_key() {
         ("memory.budget = 1", &[], &["memory.budget"]),
         ("memory.rooms_percent = 50", &[], &["memory", "100"]),
         ("memory.rooms_percent = 18446744073709551615", &[], &["memory"]),
+        ("turn.uris = [\"stun:a\"]", &[], &["turn.uris", "`stun:a`", "turn:turn.example.org"]),
+        ("turn.uris = [\"turn:a\"]", &[], &["`turn`", "shared_secret", "password"]),
+        (
+            "turn = { uris = [\"turn:a\"], username = \"a\", shared_secret = \"b\" }",
+            &[],
+            &["`turn`", "either"],
+        ),
+        ("turn = { uris = [\"turn:a\"], lifetime_seconds = 0 }", &[], &["turn.lifetime_seconds"]),
         ("log.level = \"loud=very\"", &[], &["log.level", "loud=very"]),
         ("log.format = \"xml\"", &[], &["log.format", "xml"]),
         ("this is no TOML", &[], &["the given text"]),
@@ -247,9 +254,12 @@ fn test_mode_is_for_this_machine_only() {
 
 #[test]
 fn secrets_do_not_reach_logs() {
-    let text =
+    let registration =
         "registration = { mode = \"token\", tokens = [\"hush1\"], shared_secret = \"hush2\" }";
-    let config = load(text, &[]).expect("good");
-    let shown = format!("{config:?}");
-    assert!(!shown.contains("hush"), "{shown}");
+    for turn in ["shared_secret = \"hush3\"", "username = \"hush4\", password = \"hush5\""] {
+        let turn = format!("turn = {{ uris = [\"turn:a\"], {turn} }}");
+        let config = load(&format!("{registration}\n{turn}"), &[]).expect("good");
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hush"), "{shown}");
+    }
 }

@@ -21,6 +21,7 @@ pub(crate) struct Raw {
     pub(crate) users: Users,
     pub(crate) presence: Presence,
     pub(crate) sync: Sync,
+    pub(crate) turn: Turn,
     pub(crate) limits: Limits,
     pub(crate) federation: Federation,
     pub(crate) memory: Memory,
@@ -167,6 +168,24 @@ pub(crate) struct Presence {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sync {
     pub(crate) max_wait_seconds: u64,
+}
+
+/// `[turn]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Turn {
+    pub(crate) uris: Vec<String>,
+    pub(crate) shared_secret: String,
+    pub(crate) username: String,
+    pub(crate) password: String,
+    pub(crate) lifetime_seconds: u64,
+}
+
+impl std::fmt::Debug for Turn {
+    // Secret and password are not for logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turn").field("uris", &self.uris).finish_non_exhaustive()
+    }
 }
 
 /// A rate limit.

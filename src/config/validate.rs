@@ -1,6 +1,7 @@
 //! From what is written to what makes sense.
 
 mod federation;
+mod turn;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -56,6 +57,7 @@ pub(super) fn validate(raw: Raw) -> Checked<Config> {
         },
         presence: presence(raw.presence)?,
         sync: sync(raw.sync)?,
+        turn: turn::turn(raw.turn)?,
         federation: federation::federation(raw.federation)?,
         memory: memory(raw.memory)?,
         threads: ThreadsConfig {
@@ -189,9 +191,6 @@ fn registration(raw: raw::Registration) -> Checked<RegistrationConfig> {
         raw::RegistrationMode::Open => RegistrationMode::Open,
         raw::RegistrationMode::Local => RegistrationMode::Local,
         raw::RegistrationMode::Closed => RegistrationMode::Closed,
-        raw::RegistrationMode::Token if raw.tokens.is_empty() => {
-            return wrong("registration.tokens", "mode is \"token\", but there is none; add one");
-        }
         raw::RegistrationMode::Token => RegistrationMode::Token(raw.tokens.clone()),
     };
     // The grammar of CS API, "Token-authenticated registration".

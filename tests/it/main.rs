@@ -50,3 +50,4 @@ mod thread_subscriptions;
 mod threads;
 mod timestamps;
 mod user_data;
+mod voip;
