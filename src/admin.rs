@@ -2,6 +2,7 @@
 
 pub mod destinations;
 pub mod event_reports;
+pub mod logins;
 mod page;
 pub mod register;
 pub mod registration_tokens;

@@ -2,27 +2,20 @@
 
 mod federation;
 mod finding;
+mod operators;
 mod scrape;
 mod sending;
 mod serving;
 
 use std::sync::Arc;
 
-use parlour_actors::{
-    Engine, EngineOptions, RoomLimits,
-    notices::{NoticeSettings, Notices},
-    presence::PresenceOptions,
-};
+use parlour_actors::{Engine, EngineOptions, RoomLimits, presence::PresenceOptions};
 use parlour_event::RoomVersion;
 use parlour_storage::StoreOptions;
 
 use self::federation::Network;
 pub use self::scrape::{Looks, metrics_routes};
 use crate::{
-    admin::{
-        self, event_reports::EventReportContext, registration_tokens::RegistrationTokenContext,
-        rooms::RoomContext, server_notices::ServerNoticeContext, users::UserContext,
-    },
     client::{
         account,
         account_data::{self, AccountDataContext},
@@ -54,10 +47,8 @@ use crate::{
         register::{self, RegisterContext},
         registration_tokens::RegistrationTokens,
         relations,
-        report::{self, ReportContext},
         search::{self, SearchContext},
         send::{self, SendContext},
-        server_admin::{self, ServerAdminContext},
         sessions::Sessions,
         state,
         state_write::{self, StateWriteContext},
@@ -70,6 +61,7 @@ use crate::{
         uiaa::{self, Stages, Uiaa},
         upgrade::{self, UpgradeContext},
         user_directory::{self, UserDirectoryContext},
+        voip::{self, VoipContext},
     },
     config::{Config, DataDir},
     federation::acl::RoomGuard,
@@ -94,20 +86,20 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let published = finding::published_rooms(&engine, &view);
     let guard = RoomGuard::new(view.clone());
     let accounts = accounts(&boot, &engine)?;
-    let notices = notices(&boot, &engine).await?;
+    let notices = operators::notices(&boot, &engine).await?;
     let looks = Looks { rooms: Some(engine.rooms.clone()), queues: Some(network.queues.clone()) };
     let routes = discovery_routes(&boot)
         .and(account_routes(&boot, &engine, &accounts))
-        .and(admin_routes(&boot, &engine, &view, accounts, notices))
+        .and(operators::admin_routes(&boot, &engine, &view, accounts, notices))
         .and(profile::routes(profiles.clone()))
         .and(aliases::routes(aliases.clone()))
         .and(people_routes(&boot, &engine, &view))
         .and(reading_routes(&engine, &view))
-        .and(writing_routes(&boot, &engine, &view))
+        .and(writing_routes(&boot, &engine, &view, aliases.clone()))
         .and(finding::routes(&boot, &engine, &view, &network, published.clone(), aliases.clone()))
         .and(notice_routes(&engine, &view, &counts))
         .and(search_routes(&boot, &engine, &view)?)
-        .and(moderation_routes(&boot, &engine, &view))
+        .and(operators::moderation_routes(&boot, &engine, &view))
         .and(network.routes(&boot, &engine, profiles, aliases))
         .and(serving::routes(&boot, &engine, &view, &guard, published))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
@@ -152,6 +144,10 @@ fn discovery_routes(boot: &Boot) -> Routes {
         policy_server_key: config.rooms.policy_server_key.clone(),
     }))
     .and(third_party::routes())
+    .and(voip::routes(Arc::new(VoipContext {
+        turn: config.turn.clone(),
+        clock: boot.env.clock.clone(),
+    })))
 }
 
 /// What makes accounts.
@@ -166,22 +162,6 @@ fn accounts(boot: &Boot, engine: &Engine) -> Result<Arc<Accounts>, StartError> {
         env,
         lifetimes: config.sessions,
     }))
-}
-
-/// What speaks in the server's name, if it is to.
-async fn notices(boot: &Boot, engine: &Engine) -> Result<Option<Notices>, StartError> {
-    let Some(config) = boot.config.server_notices.clone() else { return Ok(None) };
-    let settings = NoticeSettings {
-        user: config.user,
-        display_name: config.display_name,
-        avatar_url: config.avatar_url,
-        room_name: config.room_name,
-        version: default_version(&boot.config)?,
-    };
-    let (store, rooms, users) = (engine.store.clone(), engine.rooms.clone(), engine.users.clone());
-    let notices = Notices::start(store, rooms, users, &boot.env, settings).await;
-    let explain = |error| StartError::Part(format!("server_notices.localpart: {error}"));
-    notices.map(Some).map_err(explain)
 }
 
 /// Accounts, logins and users' own data.
@@ -199,34 +179,6 @@ fn account_routes(boot: &Boot, engine: &Engine, accounts: &Arc<Accounts>) -> Rou
         })))
         .and(filters::routes(Arc::new(FilterContext { users })))
         .and(capabilities::routes(Arc::new(capabilities)))
-}
-
-/// What operators' tools ask.
-fn admin_routes(
-    boot: &Boot,
-    engine: &Engine,
-    view: &View,
-    accounts: Arc<Accounts>,
-    notices: Option<Notices>,
-) -> Routes {
-    let (view, env) = (view.clone(), boot.env.clone());
-    let server_name = boot.config.server.name.clone();
-    let secret = boot.config.registration.shared_secret.clone();
-    let secret = admin::register::SharedSecretContext::new(accounts.clone(), secret, env.clone());
-    let own_user = notices.as_ref().map(|notices| notices.user().to_owned());
-    let users = UserContext { accounts, view: view.clone(), own_user };
-    let orders = engine.room_orders.clone();
-    let rooms = RoomContext { view: view.clone(), orders, server_name: server_name.clone() };
-    let tokens = RegistrationTokenContext { tokens: engine.stored_tokens.clone(), env };
-    let reports = EventReportContext { reports: engine.reports.clone(), view };
-    let notices = ServerNoticeContext { notices, server_name };
-    admin::version::routes()
-        .and(admin::register::routes(Arc::new(secret)))
-        .and(admin::users::routes(Arc::new(users)))
-        .and(admin::rooms::routes(Arc::new(rooms)))
-        .and(admin::registration_tokens::routes(Arc::new(tokens)))
-        .and(admin::event_reports::routes(Arc::new(reports)))
-        .and(admin::server_notices::routes(Arc::new(notices)))
 }
 
 /// What users know of each other, and how they keep their rooms in order.
@@ -326,7 +278,7 @@ fn search_routes(boot: &Boot, engine: &Engine, view: &View) -> Result<Routes, St
 }
 
 /// Writing to rooms.
-fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
+fn writing_routes(boot: &Boot, engine: &Engine, view: &View, aliases: Arc<AliasContext>) -> Routes {
     let server_name = boot.config.server.name.clone();
     let (rooms, users) = (engine.rooms.clone(), engine.users.clone());
     let (directory, view) = (engine.directory.clone(), view.clone());
@@ -347,11 +299,7 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         view: view.clone(),
         max_delay: boot.config.rooms.max_event_delay,
     };
-    let state = StateWriteContext {
-        members: members.clone(),
-        directory: directory.clone(),
-        delayed: delayed.clone(),
-    };
+    let state = StateWriteContext { members: members.clone(), aliases, delayed: delayed.clone() };
     let presence = engine.presence.clone();
     let sending = Arc::new(SendContext {
         rooms,
@@ -374,20 +322,6 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
         .and(delayed::routes(delayed))
         .and(typing::routes(Arc::new(typing)))
         .and(receipts::routes(Arc::new(receipts)))
-}
-
-/// What keeps order: reports, and what administrators do about them.
-fn moderation_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
-    let server_name = boot.config.server.name.clone();
-    let users = engine.users.clone();
-    let report = ReportContext {
-        reports: engine.reports.clone(),
-        view: view.clone(),
-        users: users.clone(),
-        server_name: server_name.clone(),
-    };
-    report::routes(Arc::new(report))
-        .and(server_admin::routes(Arc::new(ServerAdminContext { users, server_name })))
 }
 
 /// What an awake room takes, roughly: an actor, its extremities, and the parsed events that auth

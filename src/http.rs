@@ -156,7 +156,7 @@ impl RawRequest {
         let request = convert::head_only(&self.headers, &self.query)?;
         let caller = <ruma::api::auth_scheme::AccessToken as Scheme>::authenticate(
             &request,
-            self.meta.peer.ip,
+            &self.meta,
             &self.authenticators,
         )
         .await?;

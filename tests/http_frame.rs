@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -14,8 +14,8 @@ use parlour::{
     config::{Config, Source},
     error::ApiError,
     http::{
-        Api, Authenticator, BoxFuture, Caller, RawRequest, RouteError, RouteOptions, Router,
-        Routes, Ruma, Standing,
+        Api, Authenticator, BoxFuture, Caller, RawRequest, RequestMeta, RouteError, RouteOptions,
+        Router, Routes, Ruma, Standing,
     },
     limits::RateClass,
     server::{self, Boot, Running, Service, StartError},
@@ -41,7 +41,7 @@ impl Authenticator for OneToken {
     fn authenticate<'a>(
         &'a self,
         token: &'a str,
-        _: IpAddr,
+        _: &'a RequestMeta,
     ) -> BoxFuture<'a, Result<Caller, ApiError>> {
         let caller = Caller {
             user_id: user_id!("@alice:example.org").to_owned(),

@@ -31,8 +31,8 @@ async fn start() -> (Engine, Arc<ManualClock>) {
 }
 
 async fn login(engine: &Engine, device: &str, kind: TokenKind) -> Session {
-    let device =
-        NewDevice { device_id: Some(device.to_owned()), display_name: None, ip: HERE, kind };
+    let device_id = Some(device.to_owned());
+    let device = NewDevice { device_id, display_name: None, ip: HERE, user_agent: None, kind };
     engine.users.login(ALICE, device).await.unwrap()
 }
 

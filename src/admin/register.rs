@@ -120,7 +120,7 @@ async fn register(
     let accounts = &context.accounts;
     let user = accounts.user_id(&body.username)?;
     accounts.check_free(&user)?;
-    let device = accounts.new_device(Wish::default(), &request.meta.peer)?;
+    let device = accounts.new_device(Wish::default(), &request.meta)?;
     let new = NewAccount {
         password: Some(body.password),
         admin: body.admin,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     error::ApiError,
-    http::{Api, Caller, RawRequest, RouteOptions, Routes},
+    http::{Api, Caller, RawRequest, RequestMeta, RouteOptions, Routes},
 };
 
 /// A list of endpoints, none of which is reached without an administrator's token.
@@ -104,6 +104,11 @@ impl AdminRequest {
     pub(super) fn parameters<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let body: Value = self.json()?;
         serde_json::from_value(body).map_err(|error| ApiError::invalid_param(error.to_string()))
+    }
+
+    /// What is known of the connection.
+    pub(super) fn meta(&self) -> &RequestMeta {
+        &self.request.meta
     }
 
     /// The body as it came.

@@ -202,14 +202,14 @@ async fn suspend(context: Arc<UserContext>, request: AdminRequest) -> Answer {
 
 impl UserContext {
     /// The account that the path names.
-    fn target(&self, request: &AdminRequest) -> Result<(OwnedUserId, User), ApiError> {
+    pub(super) fn target(&self, request: &AdminRequest) -> Result<(OwnedUserId, User), ApiError> {
         let user = request.local_user(&self.accounts.server_name)?;
         let account = self.account(&user)?;
         Ok((user, account))
     }
 
     /// The account that the path names, which is to be changed.
-    fn person(&self, request: &AdminRequest) -> Result<OwnedUserId, ApiError> {
+    pub(super) fn person(&self, request: &AdminRequest) -> Result<OwnedUserId, ApiError> {
         let (user, _) = self.target(request)?;
         self.check_person(&user)?;
         Ok(user)
@@ -222,7 +222,7 @@ impl UserContext {
         }
     }
 
-    fn account(&self, user: &UserId) -> Result<User, ApiError> {
+    pub(super) fn account(&self, user: &UserId) -> Result<User, ApiError> {
         let account = self.accounts.users.account(user.as_str())?;
         account.ok_or_else(unknown)
     }
@@ -317,7 +317,7 @@ fn found(is_there: bool) -> Result<(), ApiError> {
 }
 
 /// 400 where administrators would take from themselves what they are.
-fn check_not_self(
+pub(super) fn check_not_self(
     request: &AdminRequest,
     user: &UserId,
     applies: bool,

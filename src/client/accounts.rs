@@ -12,7 +12,7 @@ use ruma::{
 };
 
 use super::passwords::{MAX_PASSWORD, PasswordError, Passwords};
-use crate::{config::SessionsConfig, error::ApiError, http::Peer};
+use crate::{config::SessionsConfig, error::ApiError, http::RequestMeta};
 
 /// Length of the name that the server chooses for who has none.
 const CHOSEN_NAME_LEN: usize = 12;
@@ -158,7 +158,7 @@ impl Accounts {
     ///
     /// # Errors
     /// 400 `M_INVALID_PARAM`: an empty id, or one or a name that is too long.
-    pub fn new_device(&self, wish: Wish, peer: &Peer) -> Result<NewDevice, ApiError> {
+    pub fn new_device(&self, wish: Wish, meta: &RequestMeta) -> Result<NewDevice, ApiError> {
         let device_id = wish.device_id.map(String::from);
         if device_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > MAX_DEVICE_TEXT) {
             let message = format!("A device id has 1 to {MAX_DEVICE_TEXT} bytes");
@@ -172,7 +172,9 @@ impl Accounts {
         let expires_in_ms =
             lifetime.map(|lifetime| u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
         let kind = TokenKind { refreshable: wish.refreshable, expires_in_ms };
-        Ok(NewDevice { device_id, display_name: wish.display_name, ip: peer.ip, kind })
+        let user_agent = meta.user_agent.clone();
+        let display_name = wish.display_name;
+        Ok(NewDevice { device_id, display_name, ip: meta.peer.ip, user_agent, kind })
     }
 
     /// Who is meant, by an identifier or as clients of r0.3 say it; `None` if that cannot be a

@@ -80,7 +80,7 @@ async fn log_in(
         display_name: request.initial_device_display_name,
         refreshable: request.refresh_token,
     };
-    let device = context.accounts.new_device(wish, &req.meta.peer)?;
+    let device = context.accounts.new_device(wish, &req.meta)?;
     let user = match request.login_info {
         LoginInfo::Password(given) => context.by_password(given).await?,
         LoginInfo::Token(given) => context.by_token(&given.token)?,

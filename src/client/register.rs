@@ -123,7 +123,7 @@ async fn register(
         display_name: req.initial_device_display_name.clone(),
         refreshable: req.refresh_token,
     };
-    let device = accounts.new_device(wish, &req.meta.peer)?;
+    let device = accounts.new_device(wish, &req.meta)?;
     let passed = context.uiaa.check(&[context.stages()], &req.request, None).await?;
     let mut new = NewAccount {
         password: req.password.clone(),
@@ -196,7 +196,7 @@ impl RegisterContext {
         }
         let display_name = req.initial_device_display_name.clone();
         let wish = Wish { display_name, ..Wish::default() };
-        let device = Some(self.accounts.new_device(wish, &req.meta.peer)?);
+        let device = Some(self.accounts.new_device(wish, &req.meta)?);
         let new = NewAccount { guest: true, device, ..NewAccount::default() };
         let (user, session) = self.accounts.create(None, new).await?;
         Ok(Json(Registered::new(user, session)))

@@ -1,19 +1,22 @@
-//! Server administration: locking and suspending accounts.
+//! Server administration: locking and suspending accounts, and who was when where.
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#server-administration>
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use parlour_actors::users::Users;
-use parlour_storage::schema::User;
+use parlour_storage::{StorageError, schema::User};
 use ruma::{
-    OwnedServerName, UserId,
-    api::client::admin::{is_user_locked, is_user_suspended, lock_user, suspend_user},
+    OwnedServerName, OwnedUserId, UserId,
+    api::client::admin::{
+        get_user_info, is_user_locked, is_user_suspended, lock_user, suspend_user,
+    },
 };
+use serde::Serialize;
 
 use crate::{
     error::ApiError,
-    http::{Api, Caller, Routes, Ruma},
+    http::{Answering, Api, Caller, Json, Routes, Ruma},
 };
 
 /// What these endpoints need to know.
@@ -33,6 +36,7 @@ pub fn routes(context: Arc<ServerAdminContext>) -> Routes {
         .route(lock)
         .route(is_suspended)
         .route(suspend)
+        .route(whois)
         .finish()
 }
 
@@ -74,20 +78,94 @@ async fn suspend(
     Ok(suspend_user::v1::Response::new(suspended))
 }
 
+/// Who was when where. ruma's type says `null` where there is nothing to say.
+#[derive(Debug, Serialize)]
+pub(crate) struct Whois {
+    user_id: OwnedUserId,
+    devices: BTreeMap<String, Logins>,
+}
+
+/// What was heard of a device. There is one login on each, and of that the last connection is
+/// known.
+#[derive(Debug, Serialize)]
+struct Logins {
+    sessions: [Connections; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct Connections {
+    connections: Vec<Connection>,
+}
+
+#[derive(Debug, Serialize)]
+struct Connection {
+    ip: String,
+    last_seen: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+}
+
+impl Whois {
+    /// What is known at this moment.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub(crate) fn of(users: &Users, user_id: OwnedUserId) -> Result<Self, StorageError> {
+        let devices = users.devices(user_id.as_str())?.into_iter().map(|(id, device)| {
+            // A device that was never heard of: an application service has made it.
+            let seen = Some(device.last_seen).filter(|seen| seen.ts > 0);
+            let connection = seen.map(|seen| Connection {
+                ip: seen.ip,
+                last_seen: seen.ts,
+                user_agent: seen.user_agent,
+            });
+            (
+                id,
+                Logins {
+                    sessions: [Connections { connections: connection.into_iter().collect() }],
+                },
+            )
+        });
+        let devices = devices.collect();
+        Ok(Self { user_id, devices })
+    }
+}
+
+/// `GET /_matrix/client/v3/admin/whois/{userId}`
+///
+/// For administrators, and for users about themselves.
+async fn whois(
+    context: Arc<ServerAdminContext>,
+    req: Ruma<Answering<get_user_info::v3::Request, Whois>>,
+) -> Result<Json<Whois>, ApiError> {
+    let user = &req.user_id;
+    if req.caller.user_id != *user {
+        req.caller.check_admin()?;
+    }
+    context.account(user)?;
+    Ok(Json(Whois::of(&context.users, user.clone())?))
+}
+
 impl ServerAdminContext {
     /// The account that an administrator asks about. Who is no administrator is refused before
     /// anything is looked up, and learns nothing of who has an account.
     fn target(&self, caller: &Caller, user: &UserId) -> Result<User, ApiError> {
         caller.check_admin()?;
-        if user.server_name() != self.server_name {
-            return Err(ApiError::invalid_param("The user is not one of this server's"));
-        }
-        let account = self.users.account(user.as_str())?.filter(|account| !account.deactivated);
+        let account = Some(self.account(user)?).filter(|account| !account.deactivated);
         let account = account.ok_or_else(unknown)?;
         match account.admin && caller.user_id != user {
             true => Err(ApiError::forbidden("The user is a server admin, too")),
             false => Ok(account),
         }
+    }
+
+    /// An account of this server.
+    fn account(&self, user: &UserId) -> Result<User, ApiError> {
+        if user.server_name() != self.server_name {
+            return Err(ApiError::invalid_param("The user is not one of this server's"));
+        }
+        self.users.account(user.as_str())?.ok_or_else(unknown)
     }
 
     async fn set(

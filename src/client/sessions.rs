@@ -1,13 +1,11 @@
 //! Access tokens: from a token to the logged-in device.
 
-use std::net::IpAddr;
-
 use parlour_actors::users::{Standing as TokenStanding, Users};
 use ruma::OwnedUserId;
 
 use crate::{
     error::ApiError,
-    http::{Authenticator, BoxFuture, Caller, Standing},
+    http::{Authenticator, BoxFuture, Caller, RequestMeta, Standing},
 };
 
 /// Looks tokens up among the logins of this server's users.
@@ -23,7 +21,7 @@ impl Sessions {
         Self { users }
     }
 
-    async fn find(&self, token: &str, from: IpAddr) -> Result<Caller, ApiError> {
+    async fn find(&self, token: &str, meta: &RequestMeta) -> Result<Caller, ApiError> {
         let login = self.users.authenticate(token).map_err(ApiError::unavailable)?;
         let login = login.ok_or_else(|| ApiError::unknown_token(false))?;
         match login.standing {
@@ -35,7 +33,8 @@ impl Sessions {
         let account = self.users.account(&login.user).map_err(ApiError::unavailable)?;
         let account = account.filter(|account| !account.deactivated);
         let account = account.ok_or_else(|| ApiError::unknown_token(false))?;
-        self.users.saw(&login.user, &login.device, from);
+        let user_agent = meta.user_agent.as_deref();
+        self.users.saw(&login.user, &login.device, meta.peer.ip, user_agent);
         let user_id = OwnedUserId::try_from(login.user).map_err(ApiError::internal)?;
         let standing = match (account.locked, account.suspended) {
             (true, _) => Standing::Locked,
@@ -56,8 +55,8 @@ impl Authenticator for Sessions {
     fn authenticate<'a>(
         &'a self,
         token: &'a str,
-        from: IpAddr,
+        meta: &'a RequestMeta,
     ) -> BoxFuture<'a, Result<Caller, ApiError>> {
-        Box::pin(self.find(token, from))
+        Box::pin(self.find(token, meta))
     }
 }

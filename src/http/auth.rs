@@ -1,6 +1,6 @@
 //! Who asks: from the authentication scheme in a request's metadata to a caller.
 
-use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use ruma::{
     OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName,
@@ -13,6 +13,7 @@ use ruma::{
     },
 };
 
+use super::RequestMeta;
 use crate::error::ApiError;
 
 /// A boxed future that stays on its thread, as actix's do.
@@ -84,14 +85,14 @@ impl Caller {
 
 /// Looks access tokens up.
 pub trait Authenticator: Send + Sync {
-    /// The device that has this token, and came with it from this address.
+    /// The device that has this token, and came with it in this request.
     ///
     /// Fails with [`ApiError::unknown_token`] for a token that is not (or no longer) good, and
     /// with [`ApiError::unavailable`] when that cannot be found out.
     fn authenticate<'a>(
         &'a self,
         token: &'a str,
-        from: IpAddr,
+        meta: &'a RequestMeta,
     ) -> BoxFuture<'a, Result<Caller, ApiError>>;
 }
 
@@ -103,7 +104,7 @@ impl Authenticator for NoSessions {
     fn authenticate<'a>(
         &'a self,
         _token: &'a str,
-        _from: IpAddr,
+        _meta: &RequestMeta,
     ) -> BoxFuture<'a, Result<Caller, ApiError>> {
         Box::pin(std::future::ready(Err(ApiError::unknown_token(false))))
     }
@@ -158,7 +159,7 @@ pub trait Scheme: AuthScheme {
     /// Checks the request's credentials.
     fn authenticate(
         request: &http::Request<&[u8]>,
-        from: IpAddr,
+        meta: &RequestMeta,
         with: &Authenticators,
     ) -> impl Future<Output = Result<Self::Caller, ApiError>>;
 
@@ -180,7 +181,7 @@ macro_rules! nobody {
 
             async fn authenticate(
                 _: &http::Request<&[u8]>,
-                _: IpAddr,
+                _: &RequestMeta,
                 _: &Authenticators,
             ) -> Result<(), ApiError> {
                 Ok(())
@@ -200,14 +201,14 @@ impl Scheme for AccessToken {
 
     async fn authenticate(
         request: &http::Request<&[u8]>,
-        from: IpAddr,
+        meta: &RequestMeta,
         with: &Authenticators,
     ) -> Result<Caller, ApiError> {
         // A header of another scheme or an unreadable query holds no token: for the client that
         // is the same as none.
         let token = Self::extract_authentication(request)
             .map_err(|_| ApiError::missing_token("This endpoint needs an access token"))?;
-        with.clients.authenticate(&token, from).await
+        with.clients.authenticate(&token, meta).await
     }
 
     fn caller(caller: &Caller) -> Option<&Caller> {
@@ -220,11 +221,11 @@ impl Scheme for AccessTokenOptional {
 
     async fn authenticate(
         request: &http::Request<&[u8]>,
-        from: IpAddr,
+        meta: &RequestMeta,
         with: &Authenticators,
     ) -> Result<Option<Caller>, ApiError> {
         match Self::extract_authentication(request) {
-            Ok(Some(token)) => with.clients.authenticate(&token, from).await.map(Some),
+            Ok(Some(token)) => with.clients.authenticate(&token, meta).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -239,7 +240,7 @@ impl Scheme for ServerSignatures {
 
     async fn authenticate(
         request: &http::Request<&[u8]>,
-        _: IpAddr,
+        _: &RequestMeta,
         with: &Authenticators,
     ) -> Result<OwnedServerName, ApiError> {
         with.servers.authenticate(request).await

@@ -262,7 +262,7 @@ where
     if options.rate.by_address() {
         shared.limits.check_ip(options.rate, &meta)?;
     }
-    let caller = R::Authentication::authenticate(&request, meta.peer.ip, authenticators).await?;
+    let caller = R::Authentication::authenticate(&request, &meta, authenticators).await?;
     if let Some(server) = R::Authentication::server(&caller) {
         shared.limits.check_server(options.rate, server).map_err(ApiError::limit_exceeded)?;
     }

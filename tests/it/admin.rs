@@ -1,5 +1,6 @@
 //! The operators' API, as their tools speak it.
 
+mod logins;
 mod notices;
 mod reports;
 mod rooms;

@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::common::{PASSWORD, Ran, Server, User, path};
 
+const WHOAMI: &str = "/_matrix/client/v3/account/whoami";
+
 /// A command as the administrator.
 fn admin(server: &Server, root: &User, arguments: &[&str]) -> Ran {
     let arguments = [&["admin"], arguments].concat();
@@ -88,9 +90,28 @@ fn accounts_are_looked_after() {
     assert!(done(&["users", "rooms", "alice"]).contains(&room));
     let password = done(&["users", "reset-password", "alice", "--keep-logins"]);
     assert!(password.starts_with("The new password: "), "{password}");
-    alice.http.get("/_matrix/client/v3/account/whoami").ok();
+    alice.http.get(WHOAMI).ok();
     done(&["users", "reset-password", "alice", "--password", PASSWORD]);
     server.login("alice");
+}
+
+#[test]
+fn logins_are_looked_after_and_accounts_closed() {
+    let server = Server::start();
+    let root = server.admin("root");
+    let (alice, phone) = (server.user("alice"), server.login("alice"));
+    let done = |arguments: &[&str]| admin(&server, &root, arguments).ok();
+    let list = done(&["users", "devices", "alice"]);
+    assert!(list.contains(&alice.device) && list.contains("127.0.0.1"), "{list}");
+    assert!(done(&["users", "whois", "alice"]).contains(&phone.device));
+    assert_eq!(done(&["users", "delete-devices", "alice", &alice.device]), "Deleted.\n");
+    alice.http.get(WHOAMI).refused(401, "M_UNKNOWN_TOKEN");
+    let token = done(&["users", "login-as", "alice", "--lifetime", "60"]);
+    let me = server.http.with_token(token.trim()).get(WHOAMI).ok();
+    assert_eq!(me["user_id"], alice.id);
+    assert_eq!(done(&["users", "deactivate", "alice", "--erase"]), "Deactivated.\n");
+    phone.http.get(WHOAMI).refused(401, "M_UNKNOWN_TOKEN");
+    assert_eq!(asked(&server, &root, &["users", "show", "alice"])["erased"], true);
 }
 
 #[test]

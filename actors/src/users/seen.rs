@@ -32,22 +32,41 @@ pub(super) struct Seen(Mutex<Devices>);
 
 #[derive(Debug, Default)]
 struct Devices {
-    by_user: HashMap<String, HashMap<String, (u64, IpAddr)>>,
+    by_user: HashMap<String, HashMap<String, Sight>>,
     count: usize,
 }
 
+/// A device was heard of.
+#[derive(Debug)]
+struct Sight {
+    ts: u64,
+    ip: IpAddr,
+    user_agent: Option<Box<str>>,
+}
+
+impl Sight {
+    fn entry(&self) -> LastSeen {
+        let user_agent = self.user_agent.as_deref().map(str::to_owned);
+        LastSeen { ts: self.ts, ip: self.ip.to_string(), user_agent }
+    }
+}
+
 impl Seen {
-    fn note(&self, user: &str, device: &str, now: u64, ip: IpAddr) {
+    fn note(&self, user: &str, device: &str, ts: u64, ip: IpAddr, user_agent: Option<&str>) {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let devices = &mut *guard;
         // Nearly always it is there: then nothing is allocated.
         let known = devices.by_user.get_mut(user).and_then(|of_user| of_user.get_mut(device));
         if let Some(known) = known {
-            *known = (now, ip);
+            (known.ts, known.ip) = (ts, ip);
+            if known.user_agent.as_deref() != user_agent {
+                known.user_agent = user_agent.map(Box::from);
+            }
         } else if devices.count < MAX_DEVICES {
             devices.count += 1;
             let of_user = devices.by_user.entry(user.to_owned()).or_default();
-            of_user.insert(device.to_owned(), (now, ip));
+            let user_agent = user_agent.map(Box::from);
+            of_user.insert(device.to_owned(), Sight { ts, ip, user_agent });
         }
     }
 
@@ -55,8 +74,8 @@ impl Seen {
     pub(super) fn freshen(&self, user: &str, id: &str, mut device: Device) -> Device {
         let devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = devices.by_user.get(user).and_then(|of_user| of_user.get(id));
-        if let Some((ts, ip)) = seen {
-            device.last_seen = LastSeen { ts: *ts, ip: ip.to_string() };
+        if let Some(seen) = seen {
+            device.last_seen = seen.entry();
         }
         device
     }
@@ -67,9 +86,9 @@ impl Seen {
 }
 
 impl Users {
-    /// Notes that a device was heard of.
-    pub fn saw(&self, user: &str, device: &str, ip: IpAddr) {
-        self.seen.note(user, device, self.env.clock.now_ms(), ip);
+    /// Notes that a device was heard of, from where, and what its client says it is.
+    pub fn saw(&self, user: &str, device: &str, ip: IpAddr, user_agent: Option<&str>) {
+        self.seen.note(user, device, self.env.clock.now_ms(), ip, user_agent);
     }
 
     /// Begins to write from time to time what was noted.
@@ -98,11 +117,11 @@ impl Users {
             let name = user.clone();
             let decide = move |store: &Store| {
                 let mut ops = Vec::new();
-                for (id, (ts, ip)) in devices {
+                for (id, seen) in devices {
                     let key = keys::device(&name, &id);
                     // A device may have been deleted meanwhile.
                     if let Some(mut device) = store.typed::<Device>(&key)? {
-                        device.last_seen = LastSeen { ts, ip: ip.to_string() };
+                        device.last_seen = seen.entry();
                         ops.push(Op::Put { key, value: device.encode() });
                     }
                 }

@@ -32,6 +32,8 @@ pub struct NewDevice {
     pub display_name: Option<String>,
     /// Where the client is.
     pub ip: IpAddr,
+    /// What the client says it is.
+    pub user_agent: Option<String>,
     /// What tokens it is to get.
     pub kind: TokenKind,
 }
@@ -150,7 +152,7 @@ impl Users {
         };
         ops.extend(device.token_hashes().map(|old| Op::Delete { key: keys::token(&old) }));
         let (tokens, session) = self.new_tokens(user, id, new.kind, ops);
-        device.last_seen = LastSeen { ts: now, ip: new.ip.to_string() };
+        device.last_seen = LastSeen { ts: now, ip: new.ip.to_string(), user_agent: new.user_agent };
         (device.current, device.next, device.spent) = (Some(tokens), None, None);
         let key = keys::device(user, &session.device_id);
         ops.push(Op::Put { key, value: device.encode() });

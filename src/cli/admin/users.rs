@@ -1,6 +1,7 @@
 //! `parlour admin users` and `parlour admin notice`.
 
 use clap::{Args, Subcommand};
+use parlour_actors::env::Env;
 use serde_json::json;
 
 use super::{
@@ -14,6 +15,10 @@ use crate::config::Config;
 /// The columns of the list.
 const COLUMNS: [&str; 7] =
     ["name", "displayname", "admin", "locked", "suspended", "deactivated", "creation_ts"];
+
+/// The columns of a user's devices.
+const DEVICES: [&str; 5] =
+    ["device_id", "display_name", "last_seen_ts", "last_seen_ip", "last_seen_user_agent"];
 
 const USER: &str = "/v2/users/{}";
 
@@ -60,6 +65,31 @@ pub(super) enum UsersCommand {
     },
     /// List the rooms that a user is in.
     Rooms { user: String },
+    /// List where a user is logged in, and when each device was last heard of.
+    Devices { user: String },
+    /// End logins of a user.
+    DeleteDevices {
+        user: String,
+        /// The ids of the devices.
+        #[arg(required = true)]
+        devices: Vec<String>,
+    },
+    /// Show from where a user was last heard of.
+    Whois { user: String },
+    /// Log in as a user, who can see that; prints an access token.
+    LoginAs {
+        user: String,
+        /// For how long the token is good, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        lifetime: u64,
+    },
+    /// Close an account for good: its logins end, and it leaves all rooms.
+    Deactivate {
+        user: String,
+        /// Hide what the user has said from those who come later.
+        #[arg(long)]
+        erase: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +156,28 @@ pub(super) fn run(
         UsersCommand::Rooms { user } => {
             let answer = api.get(&at("/v1/users/{}/joined_rooms", &user)?, &[])?;
             output.rows(&answer, "joined_rooms", &["room_id"]);
+        }
+        UsersCommand::Devices { user } => {
+            let answer = api.get(&at("/v2/users/{}/devices", &user)?, &[])?;
+            output.rows(&answer, "devices", &DEVICES);
+        }
+        UsersCommand::DeleteDevices { user, devices } => {
+            let body = json!({ "devices": devices });
+            let answer = api.post(&at("/v2/users/{}/delete_devices", &user)?, &body)?;
+            output.done(&answer, "Deleted.");
+        }
+        UsersCommand::Whois { user } => {
+            output.members(&api.get(&at("/v1/whois/{}", &user)?, &[])?);
+        }
+        UsersCommand::LoginAs { user, lifetime } => {
+            let until = Env::system().clock.now_ms().saturating_add(lifetime.saturating_mul(1_000));
+            let body = json!({ "valid_until_ms": until });
+            let answer = api.post(&at("/v1/users/{}/login", &user)?, &body)?;
+            output.text(&answer, "access_token");
+        }
+        UsersCommand::Deactivate { user, erase } => {
+            let answer = api.post(&at("/v1/deactivate/{}", &user)?, &json!({ "erase": erase }))?;
+            output.done(&answer, "Deactivated.");
         }
     }
     Ok(())

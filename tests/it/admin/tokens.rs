@@ -82,6 +82,15 @@ fn tokens_are_made_changed_and_removed() {
 }
 
 #[test]
+fn tokens_of_administrators_need_none_of_the_configuration() {
+    let server = Server::start_with(&[("PARLOUR_REGISTRATION__MODE", "token")]);
+    let root = server.admin("root");
+    root.http.post(NEW, &json!({ "token": "ticket" })).ok();
+    assert_eq!(register(&server, "alice", "forged"), 401);
+    assert_eq!(register(&server, "alice", "ticket"), 200);
+}
+
+#[test]
 fn a_token_opens_the_registration_as_often_as_it_may() {
     let mut server = Server::start_with(&[
         ("PARLOUR_REGISTRATION__MODE", "token"),

@@ -43,7 +43,7 @@ const SUBSCRIPTION: &str = "/_matrix/client/unstable/io.element.msc4306/rooms/{r
 const SUBSCRIPTIONS: &str = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions";
 
 /// The endpoints of operators' tools.
-const OPERATORS: [(&str, &str); 31] = [
+const OPERATORS: [(&str, &str); 38] = [
     ("GET", "/_synapse/admin/v1/server_version"),
     ("GET", "/_synapse/admin/v2/users"),
     ("GET", "/_synapse/admin/v3/users"),
@@ -55,6 +55,13 @@ const OPERATORS: [(&str, &str); 31] = [
     ("POST", "/_synapse/admin/v1/reset_password/{user_id}"),
     ("POST", "/_synapse/admin/v1/deactivate/{user_id}"),
     ("PUT", "/_synapse/admin/v1/suspend/{user_id}"),
+    ("GET", "/_synapse/admin/v2/users/{user_id}/devices"),
+    ("GET", "/_synapse/admin/v2/users/{user_id}/devices/{device_id}"),
+    ("PUT", "/_synapse/admin/v2/users/{user_id}/devices/{device_id}"),
+    ("DELETE", "/_synapse/admin/v2/users/{user_id}/devices/{device_id}"),
+    ("POST", "/_synapse/admin/v2/users/{user_id}/delete_devices"),
+    ("POST", "/_synapse/admin/v1/users/{user_id}/login"),
+    ("GET", "/_synapse/admin/v1/whois/{user_id}"),
     ("GET", "/_synapse/admin/v1/registration_tokens"),
     ("POST", "/_synapse/admin/v1/registration_tokens/new"),
     ("GET", "/_synapse/admin/v1/registration_tokens/{token}"),
@@ -89,6 +96,9 @@ fn operators() -> Vec<(&'static str, &'static str, Value)> {
         ("v1/reset_password/{user_id}", "POST", json!({ "new_password": "x" })),
         ("v1/deactivate/{user_id}", "POST", json!({ "erase": true })),
         ("v1/suspend/{user_id}", "PUT", json!({ "suspend": true })),
+        ("devices/{device_id}", "PUT", json!({ "display_name": "x" })),
+        ("delete_devices", "POST", json!({ "devices": ["X"] })),
+        ("v1/users/{user_id}/login", "POST", json!({ "valid_until_ms": 9_999_999_999_999_u64 })),
         ("v1/registration_tokens/new", "POST", token.clone()),
         ("v1/registration_tokens/{token}", "PUT", token),
         ("v1/rooms/{room_id}/block", "PUT", json!({ "block": true })),
