@@ -7,14 +7,23 @@ use parlour_actors::{
     Engine, EngineOptions, LocalEvent, NewRoom, RoomLimits, env::Env, metrics::NoMetrics,
 };
 use parlour_event::{
-    RoomVersion, StreamPos,
+    Pdu, RoomVersion, StreamPos,
     json::{self, Object},
+    pdu::{EventReference, PduBuilder},
 };
 use parlour_storage::Direction;
 use proptest::{prelude::*, test_runner::TestRunner};
-use ruma::{OwnedRoomId, OwnedUserId, UserId, api::client::filter::RoomEventFilter};
+use ruma::{
+    OwnedRoomId, OwnedUserId, UserId,
+    api::client::filter::{FilterDefinition, RoomEventFilter},
+    serde::Raw,
+};
 
-use super::{Access, EventFilter, GraphToken, Ignored, PageRequest, Reader, Standing, View};
+use super::{
+    Access, EventFilter, GraphToken, Ignored, PageRequest, Reader, RelationFilter, Standing, View,
+    sync::{Ask, Syncs},
+};
+use crate::push::UnreadCounts;
 
 /// What happens in a room next.
 #[derive(Debug, Clone)]
@@ -96,6 +105,7 @@ pub(super) async fn new_room(engine: &Engine) -> OwnedRoomId {
         ],
         alias: None,
         published: false,
+        made_for: None,
     };
     engine.rooms.create(new).await.unwrap().0
 }
@@ -268,4 +278,80 @@ fn visibility_and_pages_follow_the_specification() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
+}
+
+/// An event as it is known.
+fn pdu(engine: &Engine, id: &str) -> Pdu {
+    let num = engine.store.event_num(id).unwrap().unwrap();
+    let version = RoomVersion::parse("11").unwrap();
+    let json = engine.store.event(num).unwrap().unwrap().json;
+    let json = json::parse_object(version, &json).unwrap();
+    Pdu::from_trusted(version, id.try_into().unwrap(), json).unwrap()
+}
+
+/// What somebody says who has seen nothing that came after an old event.
+fn late(engine: &Engine, room: &OwnedRoomId, auth: &[String], prev: &str) -> Arc<Pdu> {
+    let version = RoomVersion::parse("11").unwrap();
+    let reference = |id: &str| EventReference::to(version, &pdu(engine, id));
+    let said = event("alice", "m.room.message", None, r#"{"body":"late"}"#);
+    let builder = PduBuilder {
+        room_id: Some(room.clone()),
+        sender: said.sender,
+        event_type: said.event_type,
+        state_key: None,
+        content: said.content,
+        prev_events: vec![reference(prev)],
+        auth_events: auth.iter().map(|id| reference(id)).collect(),
+        depth: pdu(engine, prev).depth() + 1,
+        origin_server_ts: 1,
+        redacts: None,
+        event_localpart: None,
+    };
+    let name = "parlour.test".try_into().unwrap();
+    Arc::new(builder.build_and_sign(version, name, engine.keys.signing()).unwrap())
+}
+
+// Checklist 4.13
+#[test]
+fn what_comes_late_is_last_in_a_sync_and_at_its_place_in_pages() {
+    let system = System::new();
+    let engine = system.block_on(engine());
+    let view = View::of(&engine, Env::system().clock);
+    system.block_on(async {
+        let room = new_room(&engine).await;
+        let num = view.room(&room).unwrap().unwrap().num;
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let first = view.store.graph(num, all, Direction::Forward, 3).unwrap();
+        let id = |(_, num)| view.store.event_meta(num).unwrap().unwrap().event_id;
+        let auth: Vec<_> = first.into_iter().map(id).collect();
+        let mut said = Vec::new();
+        for _ in 0..3 {
+            let message = event("alice", "m.room.message", None, r#"{"body":"a"}"#);
+            said.push(engine.rooms.send(&room, message).await.unwrap().event_id.to_string());
+        }
+        let late = late(&engine, &room, &auth, &said[0]);
+        engine.rooms.receive(&room, late.clone()).await.unwrap();
+        let [late, one, two, three] = [late.event_id().as_str(), &said[0], &said[1], &said[2]];
+
+        let syncs = Syncs::new(view.clone(), &engine, UnreadCounts::new(engine.users.clone()));
+        let ask = Ask {
+            since: None,
+            filter: FilterDefinition::default(),
+            relations: RelationFilter::default(),
+            user: user("alice"),
+            device: "PHONE".into(),
+            full_state: false,
+            state_after: false,
+        };
+        let answer = syncs.build(&ask, syncs.now()).unwrap();
+        let timeline = &answer.rooms.join[&room].timeline.events;
+        let id = |event: &Raw<_>| event.get_field::<String>("event_id").unwrap().unwrap();
+        let synced: Vec<_> = timeline.iter().map(id).collect();
+        assert!(synced.ends_with(&[one, two, three, late].map(str::to_owned)), "{synced:?}");
+
+        let mut reader = view.reader(&room, &user("alice"), None).unwrap().unwrap();
+        let paged = walk(&mut reader, GraphToken::default(), None, Direction::Forward, 2);
+        assert!(paged.ends_with(&[one, two, late, three].map(str::to_owned)), "{paged:?}");
+    });
+    system.block_on(engine.stop());
 }

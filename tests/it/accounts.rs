@@ -22,6 +22,7 @@ fn password_login(user: &str, password: &str) -> Value {
         "identifier": { "type": "m.id.user", "user": user } })
 }
 
+// Checklist 3.11
 #[test]
 fn every_letter_of_the_grammar_is_welcome_and_no_other() {
     let server = Server::start();

@@ -47,6 +47,7 @@ fn a_guest_chooses_nothing_but_the_name_of_its_device() {
     server.http.post(&format!("{REGISTER}?kind=cat"), &body).refused(400, "M_INVALID_PARAM");
 }
 
+// Checklist 8.9
 #[test]
 fn guests_may_use_what_is_on_the_list_and_no_more() {
     let server = server();
@@ -90,6 +91,7 @@ fn guests_may_use_what_is_on_the_list_and_no_more() {
     guest.leave(&room).ok();
 }
 
+// Checklist 8.9
 #[test]
 fn guests_are_only_where_they_are_wanted() {
     let mut server = server();

@@ -3,11 +3,14 @@
 import assert from "node:assert/strict";
 
 import * as sdk from "matrix-js-sdk";
+import { logger } from "matrix-js-sdk/lib/logger.js";
 
 import { until } from "./server.mjs";
 
 const PASSWORD = "correct horse battery staple";
 
+// What the SDK says while it works; most of it through a logger of its own, whatever it is given.
+logger.setLevel("silent");
 const silent = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, getChild: () => silent };
 const id = (event) => event.getId();
 const sorted = (list) => [...list].sort();

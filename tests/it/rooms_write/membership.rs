@@ -70,6 +70,7 @@ fn an_alias_leads_to_its_room_until_it_is_removed() {
     assert_eq!(join_path(&bob, alias).room_id(), room);
     assert_eq!(bob.room(&room, "aliases").ok()["aliases"], json!([alias]));
     carol.room(&room, "aliases").refused(403, "M_FORBIDDEN");
+    carol.room("no room", "aliases").refused(400, "M_INVALID_PARAM");
     let delete = |user: &User, alias: &str| user.http.send("DELETE", &alias_path(alias), b"");
     delete(&carol, alias).refused(403, "M_FORBIDDEN");
     delete(&bob, alias).refused(403, "M_FORBIDDEN");
