@@ -9,13 +9,16 @@
 
 mod run;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Bound, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parlour_event::{StreamPos, state::ReadState as _};
 use parlour_storage::{
     Direction, Op, StorageError, Store,
-    schema::{DelayedEntry, Stored as _, TransactionEntry, delayed as keys, keys::transaction},
+    schema::{
+        DelayedEntry, MadeRoom, Stored as _, TransactionEntry, delayed as keys,
+        keys::{notice_room, transaction},
+    },
 };
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use serde::Deserialize;
@@ -36,6 +39,9 @@ pub const MAX_PER_USER: usize = 100;
 /// How many letters and digits an id has: who knows it may send or cancel the event.
 const ID_LEN: usize = 32;
 
+/// How many events are looked at at once.
+const BATCH: usize = 100;
+
 /// How far back the history of a piece of state is followed.
 const MAX_CHANGES: usize = 100;
 
@@ -48,6 +54,9 @@ pub enum DelayedError {
     /// The user has very many already.
     #[error("you have {MAX_PER_USER} delayed events already")]
     TooMany,
+    /// The user may not send anything any more; the event is gone.
+    #[error("the sender may not send anything")]
+    Silenced,
     /// The event was to be sent at once, and the room has refused it.
     #[error(transparent)]
     Room(#[from] RoomError),
@@ -255,6 +264,39 @@ impl Delayed {
         self.users.change(&user, decide).await
     }
 
+    /// Cancels whatever is to be sent to a room, which is about to go.
+    pub(crate) async fn cancel_in(&self, room: &RoomId) -> Result<(), UserError> {
+        let (prefix, end) = (keys::all_delayed(), keys::delayed_of(""));
+        let mut after = prefix.clone();
+        loop {
+            let range = (Bound::Excluded(&after[..]), Bound::Excluded(&end[..]));
+            let batch = self.store.scan(range, Direction::Forward, BATCH)?;
+            let Some((last, _)) = batch.last() else { return Ok(()) };
+            after = last.clone();
+            for (key, stored) in batch {
+                let entry = DelayedEntry::decode(&key, &stored.value)?;
+                if entry.room_id == room.as_str()
+                    && let Some(id) = keys::read_delayed(&key)
+                {
+                    self.strike_off(&id, &entry.user).await?;
+                }
+            }
+        }
+    }
+
+    /// Whether a user may send anything to a room. Who is suspended may answer the server.
+    fn may_send(&self, user: &str, room: &str) -> Result<bool, StorageError> {
+        let Some(account) = self.users.account(user)? else { return Ok(false) };
+        if account.deactivated || account.locked {
+            return Ok(false);
+        }
+        if !account.suspended {
+            return Ok(true);
+        }
+        let own = self.store.typed::<MadeRoom>(&notice_room(user))?;
+        Ok(own.is_some_and(|own| own.room_id == room))
+    }
+
     /// Strikes off an event that has been sent, or is not to be.
     async fn strike_off(&self, id: &str, user: &str) -> Result<(), UserError> {
         let (this, id) = (self.clone(), id.to_owned());
@@ -324,6 +366,18 @@ impl Delayed {
         }
         Ok(false)
     }
+}
+
+/// Removes whatever a user wants to be sent.
+pub(crate) fn remove_all(store: &Store, user: &str, ops: &mut Vec<Op>) -> Result<(), StorageError> {
+    let prefix = keys::delayed_of(user);
+    for (key, _) in store.scan_prefix(&prefix, Direction::Forward, MAX_PER_USER)? {
+        let Some(id) = keys::read_id(&key, prefix.len()) else { continue };
+        if let Some(entry) = store.typed::<DelayedEntry>(&keys::delayed(&id))? {
+            remove(&id, &entry, ops);
+        }
+    }
+    Ok(())
 }
 
 /// Whether what has failed may work another time.

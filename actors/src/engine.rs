@@ -173,7 +173,7 @@ impl Engine {
         let presence = options.presence.map_or_else(Presence::default, |presence| {
             Presence::start(presence, users.clone(), notifier.clone(), options.env.clone())
         });
-        users.lead_out(rooms.clone());
+        users.lead_out(rooms.clone(), presence.clone());
         users.watch_guests(rooms.clone(), nodes.clone(), &closed_to_guests);
         users.keep_last_seen();
         let directory = Directory::new(store.clone(), users.clone());
@@ -183,6 +183,7 @@ impl Engine {
             rooms: rooms.clone(),
             users: users.clone(),
             directory: directory.clone(),
+            delayed: delayed.clone(),
             persister: persister.clone(),
             interner,
             server_name: options.server_name,

@@ -175,6 +175,11 @@ impl Presence {
         self.tell(user, News::Background);
     }
 
+    /// Says that a user's account has ended, and nothing is to be known of it any more.
+    pub(crate) fn gone(&self, user: &str) {
+        self.tell(user, News::Gone);
+    }
+
     /// What others see of a user.
     ///
     /// # Errors
@@ -255,6 +260,7 @@ enum News {
     Set { device: String, state: State, status_msg: Option<String> },
     Profile,
     Background,
+    Gone,
 }
 
 impl Actor for PresenceActor {
@@ -299,6 +305,10 @@ impl Handler<Told> for PresenceActor {
                 must = true;
             }
             News::Profile => must = self.read(|table| table.is_awake(&user)),
+            News::Gone => {
+                must = self.read(|table| table.knows(&user));
+                self.write(|table| table.clear(&user));
+            }
             News::Background => {
                 if self.read(|table| table.knows(&user)) {
                     self.meet(&user);

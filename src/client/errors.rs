@@ -181,6 +181,7 @@ impl From<DelayedError> for ApiError {
         match error {
             DelayedError::Unknown => Self::not_found(error.to_string()),
             DelayedError::TooMany => Self::limit_exceeded(TOO_MANY_DELAYED),
+            DelayedError::Silenced => Self::forbidden(error.to_string()),
             DelayedError::Room(error) => error.into(),
             DelayedError::User(error) => error.into(),
         }

@@ -155,7 +155,8 @@ impl View {
         audience: &mut Audience<'_>,
     ) -> Result<Option<Person>, ViewError> {
         let account = self.account(&user_id)?;
-        let Some(account) = account.filter(|account| !account.deactivated) else {
+        let Some(account) = account.filter(|account| !(account.deactivated || account.locked))
+        else {
             return Ok(None);
         };
         let Some(fit) = wanted.fit(&user_id, account.display_name.as_deref()) else {

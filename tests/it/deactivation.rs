@@ -101,10 +101,15 @@ fn who_is_erased_is_heard_only_by_those_who_were_there() {
     let one = format!("event/{}", path("{}", &[&event]));
     assert_eq!(bob.room(&room, &one).ok()["content"]["body"], "my secret");
     assert_eq!(carol.room(&room, &one).ok()["content"], json!({}));
+    let context = format!("context/{}", path("{}", &[&event]));
+    let raw = json!({ "event_format": "federation", "room": { "timeline": { "limit": 50 } } });
     let seen = |user: &User| {
-        let pages = user.room(&room, "messages?dir=b&limit=100").ok().page;
-        let context = user.room(&room, &format!("context/{}", path("{}", &[&event]))).ok().page;
-        pages + &context + &user.sync(Ask::initial()).ok().page
+        let asked = ["messages?dir=b&limit=100", &context, &format!("{context}?limit=0")];
+        let pages = asked.map(|what| user.room(&room, what).ok().page).concat();
+        let lazily = path("messages?dir=b&filter={}", &[r#"{"lazy_load_members":true}"#]);
+        let lazily = user.room(&room, &lazily).ok().page;
+        let asks = [Ask::initial(), Ask::initial().filter(raw.clone())];
+        pages + &lazily + &asks.map(|ask| user.sync(ask).ok().page).concat()
     };
     let (by_bob, by_carol) = (seen(&bob), seen(&carol));
     assert!(by_bob.contains("my secret") && by_bob.contains("\"Alice\""), "{by_bob}");
@@ -122,4 +127,35 @@ fn leaving_the_rooms_goes_on_after_a_kill() {
     server.restart();
     let bob = server.again(&bob);
     rooms.iter().for_each(|room| await_membership(&bob, room, &alice, "leave"));
+}
+
+#[test]
+fn what_was_said_of_ones_presence_ends_with_the_account() {
+    for restarted in [false, true] {
+        let mut server = Server::start_with(&[("PARLOUR_PRESENCE__ENABLED", "true")]);
+        let (mut root, mut bob) = (server.admin("root"), server.user("bob"));
+        let alice = server.user("alice");
+        let room = bob.public_room();
+        alice.join(&room).ok();
+        let status = path("/_matrix/client/v3/presence/{}/status", &[&alice.id]);
+        alice.http.put(&status, &json!({ "presence": "online", "status_msg": "here" })).ok();
+        let since = bob.sync(Ask::initial()).next_batch();
+        let is_here = |user: &User| user.http.get(&status).ok()["status_msg"] == "here";
+        if !is_here(&bob) {
+            bob.sync_until(&since, |_| is_here(&bob));
+        }
+        alice.confirmed("POST", DEACTIVATE, json!({})).ok();
+        await_membership(&bob, &room, &alice, "leave");
+        if restarted {
+            server.restart();
+            (root, bob) = (server.again(&root), server.again(&bob));
+        }
+        let again = path("/_synapse/admin/v2/users/{}", &[&alice.id]);
+        root.http.put(&again, &json!({ "deactivated": false, "password": PASSWORD })).ok();
+        let alice = server.login("alice");
+        alice.join(&room).ok();
+        let seen = bob.http.get(&status).ok();
+        assert_eq!(seen["presence"], "offline", "{}", seen.body);
+        assert!(seen["status_msg"].is_null(), "{}", seen.body);
+    }
 }

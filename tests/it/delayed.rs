@@ -213,3 +213,28 @@ fn delays_have_limits() {
     let versions = strict.http.get("/_matrix/client/versions").ok();
     assert_eq!(versions["unstable_features"]["org.matrix.msc4140"], false);
 }
+
+#[test]
+fn who_may_send_nothing_sends_nothing_later_either() {
+    let server = Server::start();
+    let root = server.admin("root");
+    let alice = server.user("alice");
+    let room = alice.public_room();
+    let ids = ["a", "b", "c", "d"].map(|text| say_later(&alice, &room, LATER, text));
+    let put = |what: &str, body: Value| {
+        root.http.put(&path(&format!("/_matrix/client/v1/admin/{what}/{{}}"), &[&alice.id]), &body)
+    };
+    for (id, what, key) in [(&ids[0], "lock", "locked"), (&ids[1], "suspend", "suspended")] {
+        put(what, json!({ key: true })).ok();
+        act(&server, id, "send").refused(403, "M_FORBIDDEN");
+        act(&server, id, "send").refused(404, "M_NOT_FOUND");
+        put(what, json!({ key: false })).ok();
+    }
+    act(&server, &ids[2], "send").ok();
+    assert_eq!(until_said(&alice, &room, "c"), ["c"]);
+    let gone = path("/_synapse/admin/v1/deactivate/{}", &[&alice.id]);
+    root.http.post(&gone, &json!({})).ok();
+    for action in ["restart", "send", "cancel"] {
+        act(&server, &ids[3], action).refused(404, "M_NOT_FOUND");
+    }
+}

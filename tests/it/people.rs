@@ -96,6 +96,23 @@ fn people_are_found_by_the_beginnings_of_words() {
 }
 
 #[test]
+fn locked_accounts_are_not_found() {
+    let server = Server::start();
+    let root = server.admin("root");
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    let room = alice.public_room();
+    bob.join(&room).ok();
+    let lock = |locked: bool| {
+        let at = path("/_matrix/client/v1/admin/lock/{}", &[&alice.id]);
+        root.http.put(&at, &json!({ "locked": locked })).ok();
+    };
+    for locked in [false, true, false] {
+        lock(locked);
+        assert_eq!(found(&bob, "alice").is_empty(), locked);
+    }
+}
+
+#[test]
 fn a_search_has_a_limit_and_says_so() {
     let server = Server::start_with(&[("PARLOUR_USERS__DIRECTORY", "users")]);
     let alice = server.user("alice");
@@ -174,7 +191,8 @@ fn rooms_are_tagged() {
     alice.http.put(&tag("m.favourite"), &json!({ "order": 0.25 })).ok();
     alice.http.put(&tag("u.Wörk & more"), &json!({ "org.example": [1] })).ok();
     alice.http.send("PUT", &tag("u.bare"), b"").ok();
-    let all = json!({ "m.favourite": { "order": 0.25 }, "u.Wörk & more": {}, "u.bare": {} });
+    let all = json!({ "m.favourite": { "order": 0.25 }, "u.Wörk & more": { "org.example": [1] },
+        "u.bare": {} });
     assert_eq!(alice.http.get(&tags).ok()["tags"], all);
     let told = |answer: &Answer| {
         let events = answer["rooms"]["join"][&room]["account_data"]["events"].as_array();

@@ -8,11 +8,8 @@ use ruma::{RoomId, UserId};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 
-use super::{Delayed, DelayedError, DelayedEvent, may_pass};
+use super::{BATCH, Delayed, DelayedError, DelayedEvent, may_pass};
 use crate::room::messages::{LocalEvent, RoomError, Transaction};
-
-/// How many events are looked up at once.
-const BATCH: usize = 100;
 
 /// How many events are sent at the same time.
 const AT_ONCE: usize = 16;
@@ -91,7 +88,8 @@ impl Delayed {
             Err(error) => Err(error.into()),
         };
         match result {
-            Ok(()) | Err(DelayedError::Unknown | DelayedError::TooMany) => true,
+            Ok(())
+            | Err(DelayedError::Unknown | DelayedError::TooMany | DelayedError::Silenced) => true,
             Err(DelayedError::Room(error)) => !may_pass(&error),
             Err(DelayedError::User(error)) => {
                 tracing::warn!(%error, "a delayed event cannot be sent now");
@@ -117,6 +115,10 @@ impl Delayed {
     /// Sends an event that has been claimed, and strikes it off, unless another try may help.
     pub(super) async fn deliver(&self, event: DelayedEvent) -> Result<(), DelayedError> {
         let DelayedEvent { id, entry, content } = event;
+        if !self.may_send(&entry.user, &entry.room_id)? {
+            self.strike_off(&id, &entry.user).await?;
+            return Err(DelayedError::Silenced);
+        }
         let result = match (RoomId::parse(&entry.room_id), local_event(&id, &entry, &content)) {
             (Ok(room), Some(event)) => self.rooms.send(&room, event).await.map(drop),
             _ => Err(RoomError::UnknownRoom),

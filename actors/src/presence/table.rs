@@ -260,6 +260,14 @@ impl Table {
         }
     }
 
+    /// Nothing is known of the user but that it is not there.
+    pub(super) fn clear(&mut self, user: &str) {
+        if let Some(person) = self.people.get_mut(user) {
+            person.devices.clear();
+            (person.chosen, person.status_msg, person.last_active_ts) = (None, None, 0);
+        }
+    }
+
     /// Sees what a user is now, and tells it to the user's rooms if it is another thing than
     /// before, or if it `must` be told.
     pub(super) fn settle(&mut self, user: &str, now: Now, must: bool) -> Option<Turn> {

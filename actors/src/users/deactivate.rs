@@ -19,6 +19,8 @@ use super::{
 };
 use crate::{
     commit::{Announcement, At},
+    delayed,
+    presence::Presence,
     registry::Rooms,
     room::messages::{LocalEvent, RoomError},
 };
@@ -68,16 +70,18 @@ impl Users {
     }
 
     /// Begins to lead deactivated users out of their rooms.
-    pub(crate) fn lead_out(&self, rooms: Rooms) {
+    pub(crate) fn lead_out(&self, rooms: Rooms, presence: Presence) {
         let departures: &Arc<Notify> = &self.departures;
-        self.begin(Departures { users: self.clone(), rooms }, departures);
+        self.begin(Departures { users: self.clone(), rooms, presence }, departures);
     }
 }
 
-/// Devices, account data and the like, and what was to be carried into rooms.
+/// Devices, account data and the like, and what was to be carried or sent into rooms.
 fn delete_data(store: &Store, user: &str, ops: &mut Vec<Op>) -> Result<(), StorageError> {
     remove_all(store, user, None, ops)?;
-    ops.extend([keys::profile_spread(user), keys::guest(user)].map(|key| Op::Delete { key }));
+    delayed::remove_all(store, user, ops)?;
+    let own = [keys::profile_spread, keys::guest, keys::presence, keys::online];
+    ops.extend(own.map(|key| Op::Delete { key: key(user) }));
     for keyspace in OWN {
         let prefix = keys::KeyBuilder::new(keyspace).text(user).build();
         let entries = store.scan_prefix(&prefix, Direction::Forward, usize::MAX)?;
@@ -89,6 +93,7 @@ fn delete_data(store: &Store, user: &str, ops: &mut Vec<Op>) -> Result<(), Stora
 struct Departures {
     users: Users,
     rooms: Rooms,
+    presence: Presence,
 }
 
 impl Chore for Departures {
@@ -103,6 +108,8 @@ impl Chore for Departures {
         if account.is_none_or(|account| !account.deactivated) {
             return Ok(Progress::Done);
         }
+        // First, while those who should know are in the same rooms still.
+        self.presence.gone(user.as_str());
         let mut inside = Vec::new();
         for (room, entry) in self.users.store.memberships(user.as_str())? {
             if matches!(entry.membership.as_str(), "join" | "invite" | "knock") {

@@ -3,7 +3,7 @@
 use parlour_event::RoomNum;
 use parlour_storage::{
     Direction, Op, StorageError, Store,
-    schema::{PresenceEntry, Stored as _, keys, keys::KeyReader},
+    schema::{PresenceEntry, Stored as _, User, keys, keys::KeyReader},
 };
 
 use super::{Decision, UserError, Users};
@@ -30,7 +30,12 @@ impl Users {
         is_online: bool,
     ) -> Result<(), UserError> {
         let name = user.to_owned();
-        let decide = move |_: &Store| {
+        let decide = move |store: &Store| {
+            let account = store.typed::<User>(&keys::user(&name))?;
+            if account.is_none_or(|account| account.deactivated) {
+                // It was deleted with the account, and is not to come back.
+                return Ok(Decision::Keep(()));
+            }
             let online = keys::online(&name);
             let online = match is_online {
                 true => Op::Put { key: online, value: bytes::Bytes::new() },

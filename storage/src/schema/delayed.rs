@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     codec::Stored,
-    keys::{DELAYED, KeyBuilder},
+    keys::{DELAYED, KeyBuilder, KeyReader},
 };
 
 /// An event that is to be sent later; its content is the entry's body.
@@ -46,6 +46,19 @@ impl DelayedEntry {
 #[must_use]
 pub fn delayed(id: &str) -> Bytes {
     KeyBuilder::new(DELAYED).kind(b'i').text(id).build()
+}
+
+/// The common start of the keys by id.
+#[must_use]
+pub fn all_delayed() -> Bytes {
+    KeyBuilder::new(DELAYED).kind(b'i').build()
+}
+
+/// The id in a key by id.
+#[must_use]
+pub fn read_delayed(key: &[u8]) -> Option<String> {
+    // The kind stands where a keyspace does for the reader.
+    KeyReader::new(key.get(1..)?).text()
 }
 
 /// The common start of the keys of a user's delayed events.
