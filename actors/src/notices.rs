@@ -11,20 +11,17 @@ use parlour_event::{
     json::{Object, Value},
 };
 use parlour_storage::{
-    Op, StorageError, Store,
-    schema::{NoticeRoom, Stored, User, keys},
+    StorageError, Store,
+    schema::{MadeRoom, User, keys},
 };
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use tokio::sync::Mutex;
 
 use crate::{
-    commit::{Announcement, Ops},
     env::Env,
     registry::{NewRoom, Rooms},
     room::messages::{LocalEvent, RoomError, Transaction},
-    users::{
-        AccountDataError, Decision, ProfileChange, ProfileError, RegisterError, UserError, Users,
-    },
+    users::{AccountDataError, ProfileChange, ProfileError, RegisterError, UserError, Users},
 };
 
 /// What marks the room for clients.
@@ -162,7 +159,7 @@ impl Notices {
     /// The user's room; the user is invited to it or in it.
     async fn room(&self, user: &UserId, account: &User) -> Result<OwnedRoomId, NoticeError> {
         let _making = self.making.lock().await;
-        let known = self.store.typed::<NoticeRoom>(&keys::notice_room(user.as_str()))?;
+        let known = self.store.typed::<MadeRoom>(&keys::notice_room(user.as_str()))?;
         let known = known.and_then(|known| OwnedRoomId::try_from(known.room_id).ok());
         if let Some(room_id) = known
             && let Some(room) = self.store.room_num(room_id.as_str())?
@@ -172,7 +169,6 @@ impl Notices {
             return Ok(room_id);
         }
         let (room_id, _) = self.rooms.create(self.new_room(user, account)).await?;
-        self.remember(user, &room_id).await?;
         if let Some(room) = self.store.room_num(room_id.as_str())? {
             self.tag(room, user).await?;
         }
@@ -201,6 +197,7 @@ impl Notices {
             create_content: create,
             alias: None,
             published: false,
+            made_for: Some(keys::notice_room(user.as_str())),
             events: vec![
                 self.event("m.room.member", Some(server.to_string()), join),
                 state("m.room.power_levels", levels),
@@ -235,17 +232,6 @@ impl Notices {
             Ok(_) | Err(RoomError::WrongMembership { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    async fn remember(&self, user: &UserId, room: &OwnedRoomId) -> Result<(), UserError> {
-        let key = keys::notice_room(user.as_str());
-        let value = NoticeRoom { room_id: room.to_string() }.encode();
-        let decide = move |_: &Store| {
-            let ops = vec![Op::Put { key, value }];
-            let change = Ops { ops, announcement: Announcement::Nothing };
-            Ok::<_, UserError>(Decision::Write(Box::new(change), ()))
-        };
-        self.users.change(user.as_str(), decide).await
     }
 
     /// Marks the room for the user's clients, unless the user has tagged it since.

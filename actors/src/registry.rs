@@ -18,6 +18,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle};
+use bytes::Bytes;
 use parlour_event::{Pdu, RoomVersion, content::Membership, json::Object, pdu::PduBuilder};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use tokio::sync::{Semaphore, oneshot};
@@ -88,6 +89,10 @@ pub struct NewRoom {
     pub alias: Option<AliasClaim>,
     /// Whether it is in the published directory from its birth on.
     pub published: bool,
+    /// A key under which it is found from its birth on, as a [`MadeRoom`].
+    ///
+    /// [`MadeRoom`]: parlour_storage::schema::MadeRoom
+    pub made_for: Option<Bytes>,
 }
 
 /// How others reach rooms. Cheap to clone.
@@ -237,8 +242,9 @@ impl Rooms {
             let mut rooms = self.0.rooms.write().unwrap_or_else(PoisonError::into_inner);
             rooms.insert(room_id.clone(), entry.clone());
         }
-        let NewRoom { events, alias, published, .. } = new;
-        let birth = Input::Birth(Box::new(Birth { create, events, alias, published }));
+        let NewRoom { events, alias, published, made_for, .. } = new;
+        let birth = Birth { create, events, alias, published, made_for };
+        let birth = Input::Birth(Box::new(birth));
         let result = ask(&entry.addr, birth, admission).await;
         if result.is_err() {
             self.0.forget(&room_id, &entry.addr);

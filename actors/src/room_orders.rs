@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     commit::{Announcement, Ops},
+    delayed::Delayed,
     directory::Directory,
     env::Env,
     interner::Interner,
@@ -46,6 +47,7 @@ pub(crate) struct OrderParts {
     /// Its actors serialise the changes of one order.
     pub(crate) users: Users,
     pub(crate) directory: Directory,
+    pub(crate) delayed: Delayed,
     pub(crate) persister: Persister,
     pub(crate) interner: Arc<Interner>,
     pub(crate) server_name: OwnedServerName,
@@ -189,7 +191,8 @@ impl RoomOrders {
         if known.len() >= MAX_DELETIONS {
             return Err(OrderError::TooMany);
         }
-        Ok(old.iter().map(|(id, _)| Op::Delete { key: keys::deletion(id) }).collect())
+        let keys = old.iter().flat_map(|(id, _)| [keys::deletion(id), keys::replacement_room(id)]);
+        Ok(keys.map(|key| Op::Delete { key }).collect())
     }
 
     /// How far a deletion has come.

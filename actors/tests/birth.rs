@@ -12,7 +12,10 @@ use std::{
 
 use parlour_actors::{Engine, NewRoom, RoomLimits, directory::AliasError};
 use parlour_event::RoomNum;
-use parlour_storage::Direction;
+use parlour_storage::{
+    Direction,
+    schema::{MadeRoom, keys},
+};
 use ruma::OwnedRoomId;
 use support::{member, options, public_room, state, user};
 
@@ -32,6 +35,7 @@ fn new_room(engine: &Engine) -> NewRoom {
     new.events.push(member("alice", "bob", "invite"));
     new.alias = Some(engine.directory.claim(ALIAS).unwrap());
     new.published = true;
+    new.made_for = Some(keys::notice_room("somebody"));
     new
 }
 
@@ -43,12 +47,19 @@ fn log_file(dir: &Path) -> PathBuf {
     files.remove(0)
 }
 
+/// The room that is known by what it was made for.
+fn made(engine: &Engine) -> Option<String> {
+    let made = engine.store.typed::<MadeRoom>(&keys::notice_room("somebody")).unwrap();
+    made.map(|made| made.room_id)
+}
+
 /// Whether the room is there; if it is, all of it must be.
 fn is_there(engine: &Engine, room_id: &OwnedRoomId) -> bool {
     let store = &engine.store;
     let Some(room) = store.room_num(room_id.as_str()).unwrap() else {
         assert_eq!(engine.directory.alias(ALIAS).unwrap(), None);
         assert_eq!(engine.directory.published().unwrap(), []);
+        assert_eq!(made(engine), None);
         for name in ["alice", "bob"] {
             assert_eq!(store.memberships(user(name).as_str()).unwrap(), []);
         }
@@ -59,6 +70,7 @@ fn is_there(engine: &Engine, room_id: &OwnedRoomId) -> bool {
     assert_eq!(engine.directory.alias(ALIAS).unwrap().unwrap().room, room);
     assert_eq!(engine.directory.aliases_of(room).unwrap(), [ALIAS]);
     assert_eq!(engine.directory.published().unwrap(), [room]);
+    assert_eq!(made(engine).as_deref(), Some(room_id.as_str()));
     let membership = |name: &str| {
         let found = store.membership(user(name).as_str(), room).unwrap().unwrap();
         (found.membership, found.pos == head.pos)

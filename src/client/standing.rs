@@ -4,7 +4,7 @@
 
 use parlour_storage::{
     StorageError, Store,
-    schema::{NoticeRoom, keys},
+    schema::{MadeRoom, keys},
 };
 use ruma::{RoomId, UserId};
 
@@ -23,7 +23,7 @@ pub(crate) fn is_notice_room(
     user: &UserId,
     room: &RoomId,
 ) -> Result<bool, StorageError> {
-    let own = store.typed::<NoticeRoom>(&keys::notice_room(user.as_str()))?;
+    let own = store.typed::<MadeRoom>(&keys::notice_room(user.as_str()))?;
     Ok(own.is_some_and(|own| own.room_id == room.as_str()))
 }
 

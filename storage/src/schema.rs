@@ -34,10 +34,10 @@
 //! | [`keys::EVENT_TIME`] | room, time, event number | nothing |
 //! | [`keys::DELAYED`] | delay id; user, delay id; time, delay id | [`DelayedEntry`] with body; nothing; nothing |
 //! | [`keys::REMOTE_KEYS`] | server name | [`RemoteKeys`], body: the signed document |
-//! | [`keys::NOTICE_ROOM`] | user | [`NoticeRoom`] |
+//! | [`keys::NOTICE_ROOM`] | user | [`MadeRoom`] |
 //! | [`keys::REPORT`] | number | [`Report`] |
 //! | [`keys::REGISTRATION_TOKEN`] | token | [`RegistrationToken`] |
-//! | [`keys::ROOM_ORDER`] | `block`, room id; `delete`, id of the deletion | [`BlockedRoom`]; [`Deletion`] |
+//! | [`keys::ROOM_ORDER`] | `block`, room id; `delete`, id of the deletion; `replacement`, the same | [`BlockedRoom`]; [`Deletion`]; [`MadeRoom`] |
 //! | [`keys::OUTBOX`] | position; server | [`OutboxEntry`]; [`DestinationEntry`] |
 //! | [`keys::SERVER_STAY`] | room, server, end; room | position at which the [`ServerStay`] began; that of the newest event that goes to other servers |
 //! | [`keys::ROOM_OF_SERVER`] | server, room, end of the stay | nothing |
@@ -64,13 +64,13 @@ pub use accounts::{
 pub use codec::Stored;
 pub use delayed::DelayedEntry;
 pub use moderation::{
-    BlockedRoom, Deletion, DeletionStatus, NoticeRoom, RegistrationToken, Replacement, Report,
+    BlockedRoom, Deletion, DeletionStatus, MadeRoom, RegistrationToken, Replacement, Report,
     ReportSubject,
 };
 pub use outbox::{DestinationEntry, OutboxEntry, ServerStay};
 pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
 pub use rooms::{
-    AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, StoredEvent,
+    AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, SentAs, StoredEvent,
     TimelineEntry,
 };
 pub use servers::{RemoteKey, RemoteKeys};

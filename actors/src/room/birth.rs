@@ -9,7 +9,10 @@
 use std::sync::Arc;
 
 use parlour_event::Pdu;
-use parlour_storage::Op;
+use parlour_storage::{
+    Op,
+    schema::{MadeRoom, Stored as _},
+};
 
 use super::{
     Answer, Computed,
@@ -32,6 +35,10 @@ pub(super) fn of(core: &mut RoomCore, birth: Birth) -> Result<Computed, RoomErro
     }
     if birth.published {
         entries.push(directory::publish_op(core.num, true));
+    }
+    if let Some(key) = birth.made_for {
+        let room_id = birth.create.room_id().to_string();
+        entries.push(Op::Put { key, value: MadeRoom { room_id }.encode() });
     }
     let claim = birth.alias;
     let events = (birth.create, birth.events);

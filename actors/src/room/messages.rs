@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::Message;
+use bytes::Bytes;
 use parlour_event::{
     Pdu, RoomVersion, StreamPos, auth::AuthError, content::Membership, json::Object,
     pdu::FormatError, state::StateError,
@@ -226,6 +227,7 @@ pub(crate) struct Birth {
     pub(crate) events: Vec<LocalEvent>,
     pub(crate) alias: Option<AliasClaim>,
     pub(crate) published: bool,
+    pub(crate) made_for: Option<Bytes>,
 }
 
 /// What a room answers.

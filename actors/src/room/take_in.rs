@@ -9,7 +9,7 @@ use parlour_event::{
 };
 use parlour_storage::{
     Op,
-    schema::{EventFlags, EventMeta, RoomHead, TimelineEntry},
+    schema::{EventFlags, EventMeta, RoomHead, SentAs, TimelineEntry},
 };
 
 use super::{
@@ -221,8 +221,10 @@ impl RoomCore {
             auth_events: place.auth_events.clone(),
             flags: place.flags,
             redacted_because: place.redacted_because,
-            transaction: (place.transaction.as_ref())
-                .map(|transaction| (transaction.device.clone(), transaction.txn_id.clone())),
+            transaction: place
+                .transaction
+                .clone()
+                .map(|Transaction { hash, device, txn_id }| SentAs { device, txn_id, hash }),
         }
     }
 

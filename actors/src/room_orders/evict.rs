@@ -1,12 +1,16 @@
 //! Sending the users of this server out of a room, and perhaps into another.
 
+use bytes::Bytes;
 use parlour_event::{
     EventNum, RoomNum, RoomVersion,
     content::Membership,
     json::{Object, Value},
     state::ReadState as _,
 };
-use parlour_storage::{StorageError, schema::Replacement};
+use parlour_storage::{
+    StorageError,
+    schema::{MadeRoom, Replacement, keys},
+};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 
@@ -47,8 +51,21 @@ struct Content {
 type Member = (OwnedUserId, bool);
 
 impl Eviction<'_> {
-    /// Makes the room that takes another's place.
-    pub(super) async fn new_room(&self, new: &Replacement) -> Result<OwnedRoomId, WorkError> {
+    /// The room that takes another's place; it is made now, unless the deletion has made it before.
+    pub(super) async fn new_room(
+        &self,
+        deletion: &str,
+        new: &Replacement,
+    ) -> Result<OwnedRoomId, WorkError> {
+        let made_for = keys::replacement_room(deletion);
+        let known = self.parts.store.typed::<MadeRoom>(&made_for)?;
+        if let Some(known) = known.and_then(|known| OwnedRoomId::try_from(known.room_id).ok()) {
+            return Ok(known);
+        }
+        self.make_room(new, made_for).await
+    }
+
+    async fn make_room(&self, new: &Replacement, key: Bytes) -> Result<OwnedRoomId, WorkError> {
         let creator = OwnedUserId::try_from(new.creator.as_str())
             .map_err(|error| WorkError::Final(error.to_string()))?;
         let rules = &self.version.rules().authorization;
@@ -68,6 +85,7 @@ impl Eviction<'_> {
             create_content: create,
             alias: None,
             published: false,
+            made_for: Some(key),
             events: vec![
                 event(&creator, "m.room.member", Some(creator.as_str()), self.join(&creator)?),
                 state("m.room.power_levels", levels),

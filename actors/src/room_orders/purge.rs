@@ -4,7 +4,7 @@
 use std::{collections::HashSet, ops::Bound};
 
 use parlour_event::{
-    RoomNum, StreamPos,
+    EventNum, RoomNum, StreamPos,
     state::{Node, NodeId, StateRoot},
 };
 use parlour_storage::{
@@ -58,6 +58,8 @@ impl<'a> Purge<'a> {
         self.flush().await?;
         self.parts.rooms.unretire(room_id);
         while self.next_events().await? {}
+        while self.next_off_timeline().await? {}
+        self.parts.delayed.cancel_in(room_id).await?;
         for keyspace in keys::OF_ROOM {
             self.sweep(*keyspace).await?;
         }
@@ -86,6 +88,22 @@ impl<'a> Purge<'a> {
         Ok(!oldest.is_empty())
     }
 
+    /// Removes events that are in no timeline; says whether there were any.
+    async fn next_off_timeline(&mut self) -> Result<bool, WorkError> {
+        let store = &self.parts.store;
+        let nums = store.off_timeline(self.room, EventNum(0), EVENTS)?;
+        for (num, event) in nums.iter().zip(store.events(&nums)?) {
+            if let Some(event) = event {
+                self.remove_state(event.meta.state_before).await?;
+                self.remove_event(&event, event.meta.pos)?;
+            }
+            self.ops.push(Op::Delete { key: keys::event(*num) });
+            self.ops.push(Op::Delete { key: keys::off_timeline(self.room, *num) });
+        }
+        self.flush().await?;
+        Ok(!nums.is_empty())
+    }
+
     fn remove_entry(&mut self, entry: &TimelineEntry, pos: StreamPos) {
         self.ops.push(Op::Delete { key: keys::event(entry.event) });
         self.ops.push(Op::Delete { key: keys::timeline(self.room, pos) });
@@ -94,6 +112,9 @@ impl<'a> Purge<'a> {
     fn remove_event(&mut self, event: &StoredEvent, pos: StreamPos) -> Result<(), StorageError> {
         self.ops.push(Op::Delete { key: keys::event_id(&event.meta.event_id) });
         self.ops.push(Op::Delete { key: keys::graph(self.room, event.meta.depth, pos) });
+        if let Some(sent) = &event.meta.transaction {
+            self.ops.push(Op::Delete { key: keys::transaction(&sent.hash) });
+        }
         let named = serde_json::from_slice::<Named>(&event.json).ok();
         let member = named.filter(|named| named.event_type == "m.room.member");
         match member.and_then(|named| named.state_key) {

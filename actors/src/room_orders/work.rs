@@ -132,7 +132,7 @@ impl Worker {
         if let Some(replacement) = &deletion.replacement
             && deletion.new_room_id.is_none()
         {
-            let new_room = eviction.new_room(replacement).await?;
+            let new_room = eviction.new_room(id, replacement).await?;
             deletion.new_room_id = Some(new_room.to_string());
             self.note(id, deletion).await?;
         }

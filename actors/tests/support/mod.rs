@@ -97,6 +97,7 @@ pub(crate) fn public_room(version: &str, creator: &str) -> NewRoom {
         ],
         alias: None,
         published: false,
+        made_for: None,
     }
 }
 

@@ -68,6 +68,7 @@ pub(super) fn plan(context: &CreateRoomContext, req: &Ruma<Request>) -> Result<N
         events,
         alias: wish.alias.as_ref().map(claim).transpose()?,
         published: req.visibility == Visibility::Public,
+        made_for: None,
     })
 }
 

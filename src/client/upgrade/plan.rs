@@ -82,6 +82,7 @@ impl Plan {
             alias: None,
             // It takes the old room's place there once that leads to it.
             published: false,
+            made_for: None,
         };
         Ok(Self { room, later, aliases })
     }

@@ -70,6 +70,8 @@ pub struct LastSeen {
     pub ts: u64,
     /// The address, as text.
     pub ip: String,
+    /// What the client says it is.
+    pub user_agent: Option<String>,
 }
 
 /// An access token and, if the client can use one, a refresh token: hashed, both of them.

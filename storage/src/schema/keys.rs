@@ -448,6 +448,12 @@ pub fn deletion(id: &str) -> Bytes {
     KeyBuilder::new(ROOM_ORDER).text("delete").text(id).build()
 }
 
+/// [`ROOM_ORDER`]: the room that has taken a deleted one's place.
+#[must_use]
+pub fn replacement_room(deletion: &str) -> Bytes {
+    KeyBuilder::new(ROOM_ORDER).text("replacement").text(deletion).build()
+}
+
 /// The common start of all deletions' keys.
 #[must_use]
 pub fn deletions() -> Bytes {

@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::Stored;
 
-/// The room in which the server talks to a user.
+/// A room that was made for something: to talk to a user, to take another's place. It is written
+/// in the record with which the room comes to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoticeRoom {
+pub struct MadeRoom {
     /// The room id.
     pub room_id: String,
 }
 
-impl Stored for NoticeRoom {}
+impl Stored for MadeRoom {}
 
 /// Something that a user finds inappropriate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

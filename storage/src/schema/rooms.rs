@@ -55,8 +55,19 @@ pub struct EventMeta {
     pub flags: EventFlags,
     /// The redaction that was applied to it; the stored body is the redacted form then.
     pub redacted_because: Option<EventNum>,
-    /// Device and txn id of the client that sent it, to be shown to that device alone.
-    pub transaction: Option<(String, String)>,
+    /// What the client that sent it has said, to be shown to that device alone.
+    pub transaction: Option<SentAs>,
+}
+
+/// The client's transaction that made an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentAs {
+    /// The device.
+    pub device: String,
+    /// The client's id of it.
+    pub txn_id: String,
+    /// Under which its answer is kept.
+    pub hash: [u8; 16],
 }
 
 impl Stored for EventMeta {}
