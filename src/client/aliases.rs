@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
+use futures_util::future::try_join_all;
 use parlour_actors::{
     RoomError, Rooms,
     directory::{AliasError, Directory},
@@ -34,6 +35,9 @@ use crate::{
     http::{AnyCaller, Api, Caller, Routes, Ruma},
     view::{RoomView, Standing, View},
 };
+
+/// How many aliases of other servers are looked up for one event.
+const MAX_ELSEWHERE: usize = 10;
 
 /// The longest alias, in bytes.
 const MAX_ALIAS: usize = 255;
@@ -273,33 +277,50 @@ pub(crate) fn without(content: &Object, alias: &str) -> Option<Object> {
 ///
 /// # Errors
 ///
-/// `M_INVALID_PARAM` for what is no alias, `M_BAD_ALIAS` for one that leads elsewhere. Aliases of
-/// other servers cannot be looked up, so they count as leading elsewhere.
-pub(crate) fn check_canonical_alias(
-    directory: &Directory,
-    view: &View,
+/// `M_INVALID_PARAM` for what is no alias, or for too many of other servers; `M_BAD_ALIAS` for one
+/// that leads elsewhere, or whose server does not say where it leads.
+pub(crate) async fn check_canonical_alias(
+    context: &AliasContext,
     room_id: &RoomId,
     content: &Object,
 ) -> Result<(), ApiError> {
+    let view = &context.view;
     // A room that does not exist is refused when the event is sent.
     let Some(room) = view.room(room_id)? else { return Ok(()) };
     let present = view.current(&room, "m.room.canonical_alias", "")?;
     let known = present.map(|event| aliases_in(event.content())).transpose();
     // What stands there already may be anything.
     let known = known.unwrap_or_default().unwrap_or_default();
+    let mut elsewhere = Vec::new();
     for alias in aliases_in(content)? {
         if known.contains(&alias) {
             continue;
         }
-        let parsed = <&RoomAliasId>::try_from(alias.as_str());
-        if alias.len() > MAX_ALIAS || parsed.is_err() {
-            return Err(ApiError::invalid_param(format!("{alias} is not a valid room alias")));
-        }
-        if directory.alias(&alias)?.is_none_or(|entry| entry.room != room.num) {
+        let parsed =
+            RoomAliasId::parse(&alias).ok().filter(|alias| alias.as_str().len() <= MAX_ALIAS);
+        let invalid = || ApiError::invalid_param(format!("{alias} is not a valid room alias"));
+        let parsed = parsed.ok_or_else(invalid)?;
+        if parsed.server_name() != context.server_name {
+            elsewhere.push(parsed);
+        } else if context.directory.alias(&alias)?.is_none_or(|entry| entry.room != room.num) {
             return Err(bad_alias(&alias));
         }
     }
-    Ok(())
+    if elsewhere.len() > MAX_ELSEWHERE {
+        let message = format!("At most {MAX_ELSEWHERE} aliases of other servers are added at once");
+        return Err(ApiError::invalid_param(message));
+    }
+    let checks = elsewhere.iter().map(|alias| context.check_elsewhere(alias, room_id));
+    try_join_all(checks).await.map(drop)
+}
+
+impl AliasContext {
+    async fn check_elsewhere(&self, alias: &RoomAliasId, room: &RoomId) -> Result<(), ApiError> {
+        match self.find_anywhere(alias).await {
+            Ok((found, _)) if found == room => Ok(()),
+            Ok(_) | Err(_) => Err(bad_alias(alias.as_str())),
+        }
+    }
 }
 
 /// 400 `M_BAD_ALIAS`

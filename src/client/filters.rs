@@ -4,16 +4,20 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parlour_actors::users::Users;
 use ruma::{
     UserId,
     api::client::filter::{EventFormat, FilterDefinition, create_filter, get_filter},
 };
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     error::ApiError,
-    http::{Api, Caller, RouteOptions, Routes, Ruma},
+    http::{Answering, Api, Caller, Json, RouteOptions, Routes, Ruma},
     limits::RateClass,
+    view::RelationFilter,
 };
 
 /// The largest filter, in bytes.
@@ -39,35 +43,84 @@ async fn create(
     req: Ruma<create_filter::v3::Request>,
 ) -> Result<create_filter::v3::Response, ApiError> {
     own(&req.caller, &req.user_id)?;
-    check(&req.filter)?;
-    // What is stored is what was understood: so the same filter has the same id, however it was
-    // written.
-    let filter = serde_json::to_vec(&req.filter).map_err(ApiError::internal)?;
-    let id = context.users.add_filter(req.user_id.as_str(), filter.into()).await?;
+    let filter = SyncFilter::read(&req.meta.body)?.to_json()?;
+    let id = context.users.add_filter(req.user_id.as_str(), filter).await?;
     Ok(create_filter::v3::Response::new(id))
 }
 
 /// `GET /_matrix/client/v3/user/{userId}/filter/{filterId}`
 async fn get(
     context: Arc<FilterContext>,
-    req: Ruma<get_filter::v3::Request>,
-) -> Result<get_filter::v3::Response, ApiError> {
+    req: Ruma<Answering<get_filter::v3::Request, Value>>,
+) -> Result<Json<Value>, ApiError> {
     own(&req.caller, &req.user_id)?;
     let stored = context.users.filter(req.user_id.as_str(), &req.filter_id)?;
     let stored = stored.ok_or_else(|| ApiError::not_found("There is no such filter"))?;
-    let filter = serde_json::from_slice(&stored).map_err(ApiError::internal)?;
-    Ok(get_filter::v3::Response::new(filter))
+    Ok(Json(serde_json::from_slice(&stored).map_err(ApiError::internal)?))
 }
 
-/// Checks what ruma takes as it comes.
-///
-/// # Errors
-///
-/// `M_BAD_JSON`
-pub(super) fn check(filter: &FilterDefinition) -> Result<(), ApiError> {
-    match filter.event_format {
-        EventFormat::Client | EventFormat::Federation => Ok(()),
-        _ => Err(ApiError::bad_json("event_format is neither client nor federation")),
+/// A filter for `/sync`: what ruma knows of it, and what it doesn't.
+#[derive(Debug, Default)]
+pub(super) struct SyncFilter {
+    pub(super) definition: FilterDefinition,
+    /// Which relations the events of timelines must have.
+    pub(super) relations: RelationFilter,
+}
+
+#[derive(Default, Deserialize)]
+struct Relations {
+    #[serde(default)]
+    room: RoomRelations,
+}
+
+#[derive(Default, Deserialize)]
+struct RoomRelations {
+    #[serde(default)]
+    timeline: RelationFilter,
+}
+
+impl SyncFilter {
+    /// Reads what a client has written.
+    ///
+    /// # Errors
+    ///
+    /// `M_NOT_JSON`, `M_BAD_JSON`
+    pub(super) fn read(json: &[u8]) -> Result<Self, ApiError> {
+        let filter = Self::parse(json)?;
+        // ruma takes it as it comes.
+        match filter.definition.event_format {
+            EventFormat::Client | EventFormat::Federation => Ok(filter),
+            _ => Err(ApiError::bad_json("event_format is neither client nor federation")),
+        }
+    }
+
+    /// The filter that is stored under an id.
+    ///
+    /// # Errors
+    ///
+    /// `M_INVALID_PARAM`
+    pub(super) fn stored(users: &Users, user: &UserId, id: &str) -> Result<Self, ApiError> {
+        let stored = users.filter(user.as_str(), id)?;
+        let stored = stored.ok_or_else(|| ApiError::invalid_param("No such filter"))?;
+        Self::parse(&stored).map_err(ApiError::internal)
+    }
+
+    fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let Relations { room } = serde_json::from_slice(json)?;
+        Ok(Self { definition: serde_json::from_slice(json)?, relations: room.timeline })
+    }
+
+    /// What was understood of it: so the same filter has the same id, however it was written.
+    fn to_json(&self) -> Result<Bytes, ApiError> {
+        let mut json = serde_json::to_value(&self.definition).map_err(ApiError::internal)?;
+        if self.relations != RelationFilter::default() {
+            let relations = serde_json::to_value(&self.relations).map_err(ApiError::internal)?;
+            let timeline = &mut json["room"]["timeline"];
+            for (key, value) in relations.as_object().into_iter().flatten() {
+                timeline[key] = value.clone();
+            }
+        }
+        Ok(serde_json::to_vec(&json).map_err(ApiError::internal)?.into())
     }
 }
 

@@ -249,7 +249,8 @@ fn around(
             let Ok(user) = OwnedUserId::try_from(sender.as_str()) else { continue };
             if let Some(num) = view.member_num(found.event.meta.state_before, sender)?
                 && let Some(member) = view.store.event(num)?
-                && let Ok(profile) = Fields::of(&member)?.content_as::<Profile>()
+                && let content = reader.state_content(&member, &Fields::of(&member)?)?
+                && let Ok(profile) = serde_json::from_str::<Profile>(content.get())
             {
                 let mut known = UserProfile::new();
                 known.displayname = profile.displayname;

@@ -58,7 +58,9 @@ fn read_one(
     let event =
         event.ok_or_else(|| ApiError::not_found("The room has no state of this type and key"))?;
     let body = match &request.format {
-        StateEventFormat::Content => Fields::of(&event)?.content.to_owned(),
+        StateEventFormat::Content => {
+            reader.state_content(&event, &Fields::of(&event)?)?.into_owned()
+        }
         StateEventFormat::Event => {
             let event: Raw<AnyStateEvent> = reader.state_event(&event, EventFormat::Full)?;
             event.into_json()

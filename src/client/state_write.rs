@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use parlour_actors::{LocalEvent, directory::Directory};
+use parlour_actors::LocalEvent;
 use parlour_event::{
     content::Membership,
     json::{Object, Value},
@@ -17,7 +17,7 @@ use ruma::{
 };
 
 use super::{
-    aliases::check_canonical_alias,
+    aliases::{AliasContext, check_canonical_alias},
     delayed::DelayedContext,
     local,
     membership::{ANY, Members},
@@ -39,7 +39,7 @@ pub struct StateWriteContext {
     /// Changes memberships, and knows rooms.
     pub members: Members,
     /// Where aliases lead.
-    pub directory: Directory,
+    pub aliases: Arc<AliasContext>,
     /// Where events go that are to be sent later.
     pub delayed: DelayedContext,
 }
@@ -63,7 +63,7 @@ async fn set_state(
         caller.check(Admits::Active)?;
     }
     let event = local::state_event(&caller.user_id, &event_type, &req.state_key, content);
-    check(&context, room_id, &event)?;
+    check(&context, room_id, &event).await?;
     if let Some(answer) = context.delayed.schedule(caller, &req.meta, room_id, &event).await? {
         return Ok(Answer::Json(answer));
     }
@@ -74,7 +74,7 @@ async fn set_state(
 }
 
 /// What the auth rules don't say about some types of state.
-fn check(
+async fn check(
     context: &StateWriteContext,
     room_id: &RoomId,
     event: &LocalEvent,
@@ -84,8 +84,7 @@ fn check(
     match event.event_type.as_str() {
         "m.room.create" => Err(ApiError::forbidden("A room is created once, and that is done")),
         "m.room.canonical_alias" if state_key.is_empty() => {
-            let view = &context.members.view;
-            check_canonical_alias(&context.directory, view, room_id, &event.content)
+            check_canonical_alias(&context.aliases, room_id, &event.content).await
         }
         _ => Ok(()),
     }

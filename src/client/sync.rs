@@ -14,14 +14,11 @@ use parlour_actors::{
 };
 use ruma::{
     UserId,
-    api::client::{
-        filter::FilterDefinition,
-        sync::sync_events::v3::{Filter, Request, Response},
-    },
+    api::client::sync::sync_events::v3::{Request, Response},
 };
 use tokio::sync::{Semaphore, watch};
 
-use super::{filters, presence};
+use super::{filters::SyncFilter, presence};
 use crate::{
     error::ApiError,
     http::{Api, RouteOptions, Routes, Ruma},
@@ -110,11 +107,13 @@ impl SyncContext {
     }
 
     fn ask(&self, req: Ruma<Request>) -> Result<Ask, ApiError> {
-        let Ruma { request, caller, .. } = req;
+        let Ruma { request, caller, meta } = req;
         let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose()?;
+        let filter = self.filter(&caller.user_id, meta.query.get("filter").as_deref())?;
         Ok(Ask {
             since,
-            filter: self.filter(&caller.user_id, request.filter)?,
+            filter: filter.definition,
+            relations: filter.relations,
             user: caller.user_id,
             device: caller.device_id,
             full_state: request.full_state,
@@ -122,21 +121,12 @@ impl SyncContext {
         })
     }
 
-    fn filter(&self, user: &UserId, filter: Option<Filter>) -> Result<FilterDefinition, ApiError> {
-        match filter {
-            None => Ok(FilterDefinition::default()),
-            Some(Filter::FilterDefinition(filter)) => filters::check(&filter).map(|()| filter),
-            // ruma takes for an id what it cannot read.
-            Some(Filter::FilterId(text)) if text.starts_with('{') => {
-                let filter = serde_json::from_str(&text)?;
-                filters::check(&filter).map(|()| filter)
-            }
-            Some(Filter::FilterId(id)) => {
-                let stored = self.users.filter(user.as_str(), &id)?;
-                let stored = stored.ok_or_else(|| ApiError::invalid_param("No such filter"))?;
-                serde_json::from_slice(&stored).map_err(ApiError::internal)
-            }
-            Some(_) => Err(ApiError::invalid_param("This is not a filter")),
+    /// ruma's type has a part of it alone.
+    fn filter(&self, user: &UserId, text: Option<&str>) -> Result<SyncFilter, ApiError> {
+        match text {
+            None => Ok(SyncFilter::default()),
+            Some(json) if json.trim_start().starts_with('{') => SyncFilter::read(json.as_bytes()),
+            Some(id) => SyncFilter::stored(&self.users, user, id),
         }
     }
 

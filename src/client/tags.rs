@@ -4,17 +4,15 @@
 
 use std::sync::Arc;
 
-use parlour_actors::users::Users;
-use ruma::{
-    api::client::tag::{create_tag, delete_tag, get_tags},
-    events::tag::TagInfo,
-};
+use parlour_actors::users::{Tags, Users};
+use ruma::api::client::tag::{create_tag, delete_tag, get_tags};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::account_data::{own, room_of};
 use crate::{
     error::ApiError,
-    http::{Api, Routes, Ruma},
+    http::{Answering, Api, Json, Routes, Ruma},
     view::View,
 };
 
@@ -36,20 +34,27 @@ pub fn routes(context: Arc<TagContext>) -> Routes {
     Routes::new(Api::Client, context).route(list).route(create).route(delete).finish()
 }
 
+/// A room's tags with all that stands there about them, of which ruma's type knows the order alone.
+#[derive(Debug, Serialize)]
+struct TagList {
+    tags: Tags,
+}
+
 /// `GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags`
 async fn list(
     context: Arc<TagContext>,
-    req: Ruma<get_tags::v3::Request>,
-) -> Result<get_tags::v3::Response, ApiError> {
+    req: Ruma<Answering<get_tags::v3::Request, TagList>>,
+) -> Result<Json<TagList>, ApiError> {
     own(&req.caller, &req.user_id)?;
     let room = room_of(&context.view.store, &req.user_id, &req.room_id)?;
-    let tags = context.users.tags(req.user_id.as_str(), room)?.into_iter();
-    let tags = tags.map(|(name, about)| {
+    let mut tags = context.users.tags(req.user_id.as_str(), room)?;
+    for about in tags.values_mut() {
         // As account data a client can write anything there.
-        let info = serde_json::from_value::<TagInfo>(Value::Object(about)).unwrap_or_default();
-        (name.into(), info)
-    });
-    Ok(get_tags::v3::Response::new(tags.collect()))
+        if about.get("order").is_some_and(|order| !order.is_number()) {
+            about.remove("order");
+        }
+    }
+    Ok(Json(TagList { tags }))
 }
 
 /// `PUT /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags/{tag}`

@@ -202,6 +202,7 @@ impl<'a> Searcher<'a> {
         if !seen.visible {
             return Ok(None);
         }
+        reader.note_parents([&event])?;
         let json = reader.render(&event, &fields, seen, EventFormat::Full)?;
         let sender = fields.sender.into_owned();
         Ok(Some(Found { hit, event, sender, json }))

@@ -4,8 +4,13 @@
 //! Specification:
 //! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3accountdeactivate>
 
+use std::borrow::Cow;
+
 use parlour_event::{content::Membership, json, redaction};
-use parlour_storage::schema::keys;
+use parlour_storage::{
+    Direction,
+    schema::{StoredEvent, keys},
+};
 use serde_json::value::RawValue;
 
 use super::{Fields, Reader, Seen, ViewError};
@@ -19,7 +24,7 @@ impl Reader {
     /// # Errors
     ///
     /// If storage cannot be read.
-    pub(super) fn rest_of_erased(
+    pub(crate) fn rest_of_erased(
         &mut self,
         fields: &Fields<'_>,
         seen: Seen,
@@ -39,12 +44,44 @@ impl Reader {
         Ok(serde_json::value::to_raw_value(&content).ok())
     }
 
+    /// The content of an event of a room's state, as far as the reader may know it. Nothing is
+    /// looked up for it unless its sender has been erased.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn state_content<'a>(
+        &mut self,
+        event: &StoredEvent,
+        fields: &Fields<'a>,
+    ) -> Result<Cow<'a, RawValue>, ViewError> {
+        if !fields.is_member_event_of(&fields.sender) || !self.is_erased(&fields.sender)? {
+            return Ok(Cow::Borrowed(fields.content));
+        }
+        let seen = self.judge(event)?;
+        let rest = self.rest_of_erased(fields, seen)?;
+        Ok(rest.map_or(Cow::Borrowed(fields.content), Cow::Owned))
+    }
+
     fn is_erased(&mut self, user: &str) -> Result<bool, ViewError> {
+        if !self.anybody_erased()? {
+            return Ok(false);
+        }
         if let Some(known) = self.erased.get(user) {
             return Ok(*known);
         }
         let is_erased = self.view().store.get(&keys::erased(user))?.is_some();
         self.erased.insert(user.to_owned(), is_erased);
         Ok(is_erased)
+    }
+
+    /// Most servers have nobody who was: then not each member of a large room is looked up.
+    fn anybody_erased(&mut self) -> Result<bool, ViewError> {
+        if let Some(known) = self.anybody_erased {
+            return Ok(known);
+        }
+        let first = self.view().store.scan_prefix(&[keys::ERASED], Direction::Forward, 1)?;
+        self.anybody_erased = Some(!first.is_empty());
+        Ok(!first.is_empty())
     }
 }

@@ -233,6 +233,8 @@ impl Reader {
     ) -> Result<Raw<T>, ViewError> {
         let fields = Fields::of(event)?;
         let unsigned = self.plain_unsigned(event, &fields)?;
+        let content = self.state_content(event, &fields)?;
+        let fields = Fields { content: &content, ..fields.clone() };
         Ok(Raw::from_json(render(event, &fields, unsigned, self.room_id(), format)?))
     }
 
@@ -249,12 +251,12 @@ impl Reader {
     fn own<'a>(&self, event: &'a StoredEvent, fields: &Fields<'_>) -> Unsigned<'a> {
         let now = i64::try_from(self.view().clock.now_ms()).unwrap_or(i64::MAX);
         let sent = i64::try_from(fields.origin_server_ts).unwrap_or(i64::MAX);
-        let transaction = event.meta.transaction.as_ref().filter(|(device, _)| {
-            self.user() == fields.sender && self.device() == Some(device.as_str())
+        let transaction = event.meta.transaction.as_ref().filter(|sent| {
+            self.user() == fields.sender && self.device() == Some(sent.device.as_str())
         });
         Unsigned {
             age: Some(now.saturating_sub(sent)),
-            transaction_id: transaction.map(|(_, txn_id)| txn_id.as_str()),
+            transaction_id: transaction.map(|sent| sent.txn_id.as_str()),
             ..Unsigned::default()
         }
     }

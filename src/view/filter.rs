@@ -3,8 +3,7 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#filtering>
 
 use ruma::api::client::filter::{Filter, RoomEventFilter, UrlFilter};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{Fields, event::Relating};
 
@@ -18,19 +17,27 @@ pub struct EventFilter<'a> {
 
 /// The part of a filter that looks at relations between events, which ruma does not know: MSC3874
 /// and what MSC3440 has left in clients.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelationFilter {
     /// Only events with one of these relations to another event.
-    #[serde(rename = "org.matrix.msc3874.rel_types", default)]
+    #[serde(
+        rename = "org.matrix.msc3874.rel_types",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub rel_types: Option<Vec<String>>,
     /// No events with one of these relations to another event.
-    #[serde(rename = "org.matrix.msc3874.not_rel_types", default)]
+    #[serde(
+        rename = "org.matrix.msc3874.not_rel_types",
+        default,
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub not_rel_types: Vec<String>,
     /// Only events to which an event with one of these relations relates.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub related_by_rel_types: Option<Vec<String>>,
     /// Only events to which an event of one of these users relates.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub related_by_senders: Option<Vec<String>>,
 }
 

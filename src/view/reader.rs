@@ -63,6 +63,8 @@ pub struct Reader {
     memberships: HashMap<EventNum, Option<Membership>>,
     /// Whether senders have been erased.
     pub(super) erased: HashMap<String, bool>,
+    /// Whether anybody has been; looked up when needed.
+    pub(super) anybody_erased: Option<bool>,
     /// Looked up when needed.
     last_join: Option<LastJoin>,
     /// Whom the user ignores; looked up when needed.
@@ -111,6 +113,7 @@ impl Reader {
             visibilities: HashMap::new(),
             memberships: HashMap::new(),
             erased: HashMap::new(),
+            anybody_erased: None,
             last_join: None,
             ignored: None,
             parents: HashSet::new(),

@@ -42,7 +42,7 @@ use ruma::{
 };
 
 use self::{account::AccountData, sent::SentMembers, shape::Shape, summary::Heroes};
-use super::{EventFilter, Ignored, SyncToken, View, ViewError};
+use super::{EventFilter, Ignored, RelationFilter, SyncToken, View, ViewError};
 use crate::push::{UnreadCounts, counts::Reading};
 
 /// What one device asks for.
@@ -60,6 +60,8 @@ pub struct Ask {
     pub state_after: bool,
     /// What is wanted.
     pub filter: FilterDefinition,
+    /// Which relations events of timelines must have.
+    pub relations: RelationFilter,
 }
 
 /// Answers `/sync`. One per server.
@@ -217,7 +219,7 @@ impl Round<'_> {
     }
 
     fn timeline_filter(&self) -> EventFilter<'_> {
-        EventFilter::new(&self.ask.filter.room.timeline)
+        EventFilter::new(&self.ask.filter.room.timeline).with_relations(&self.ask.relations)
     }
 
     fn state_filter(&self) -> EventFilter<'_> {

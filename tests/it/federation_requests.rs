@@ -1,6 +1,6 @@
 //! Requests between servers: who asks, what they may ask, and what we ask them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{Origin, Server, User, path};
 
@@ -145,6 +145,23 @@ fn aliases_of_others() {
     // Only of its own.
     origin.get(&far, &query(&format!("#x:{}", near.name()))).refused(404, "M_NOT_FOUND");
     origin.get(&far, &query("hall")).refused(400, "M_INVALID_PARAM");
+}
+
+#[test]
+fn a_canonical_alias_of_another_server_is_asked_for_there() {
+    let (near, mut far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, bob) = (near.user("alice"), far.user("bob"));
+    bob.create_room(json!({ "room_alias_name": "hall" })).room_id();
+    let room = alice.public_room();
+    let set = |aliases: Value| alice.set_state(&room, "m.room.canonical_alias", "", aliases);
+    let hall = format!("#hall:{}", far.name());
+    set(json!({ "alias": hall })).refused(400, "M_BAD_ALIAS");
+    set(json!({ "alt_aliases": [hall] })).refused(400, "M_BAD_ALIAS");
+    set(json!({ "alias": format!("#cellar:{}", far.name()) })).refused(400, "M_BAD_ALIAS");
+    let many: Vec<_> = (0..11).map(|n| format!("#{n}:{}", far.name())).collect();
+    set(json!({ "alt_aliases": many })).refused(400, "M_INVALID_PARAM");
+    far.kill();
+    set(json!({ "alias": hall })).refused(400, "M_BAD_ALIAS");
 }
 
 #[test]

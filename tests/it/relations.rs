@@ -282,7 +282,7 @@ fn the_same_annotation_twice_is_refused() {
 }
 
 #[test]
-fn messages_are_filtered_by_their_relations() {
+fn events_are_filtered_by_their_relations() {
     let server = Server::start();
     let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
     let room = alice.public_room();
@@ -291,13 +291,30 @@ fn messages_are_filtered_by_their_relations() {
     let other = alice.say(&room, "other").event_id();
     let reply = relate(&bob, &room, "m.thread", &root);
     let reaction = react(&alice, &room, &other, "👍").event_id();
-    let found = |filter: Value| {
-        let page = alice.room(&room, &with_filter("messages?dir=f&limit=50", &filter)).ok();
-        let all = page
-            .chunk()
+    let of_two_types = |events: Vec<Value>| {
+        let all = events
             .into_iter()
             .filter(|event| event["type"] == "m.room.message" || event["type"] == "m.reaction");
         all.map(|event| event["event_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let found = |filter: &Value| {
+        let page = alice.room(&room, &with_filter("messages?dir=f&limit=50", filter)).ok();
+        of_two_types(page.chunk())
+    };
+    let filters = path("/_matrix/client/v3/user/{}/filter", &[&alice.id]);
+    let synced = |filter: &Value| {
+        let mut timeline = filter.clone();
+        timeline["limit"] = json!(50);
+        let filter = json!({ "room": { "timeline": timeline } });
+        let inline =
+            of_two_types(alice.sync(Ask::initial().filter(filter.clone())).timeline(&room));
+        let id = alice.http.post(&filters, &filter).text("filter_id");
+        assert_eq!(alice.http.post(&filters, &filter).text("filter_id"), id);
+        let kept = alice.http.get(&(filters.clone() + "/" + &id)).ok();
+        assert_eq!(kept["room"]["timeline"], filter["room"]["timeline"]);
+        let stored = alice.sync(Ask::initial().with(&format!("filter={id}"))).timeline(&room);
+        assert_eq!(of_two_types(stored), inline, "{filter}");
+        inline
     };
     for (filter, expected) in [
         (json!({ "org.matrix.msc3874.rel_types": ["m.thread"] }), vec![&reply]),
@@ -316,6 +333,7 @@ fn messages_are_filtered_by_their_relations() {
             vec![]
         }),
     ] {
-        assert_eq!(found(filter.clone()).iter().collect::<Vec<_>>(), expected, "{filter}");
+        assert_eq!(found(&filter).iter().collect::<Vec<_>>(), expected, "{filter}");
+        assert_eq!(synced(&filter).iter().collect::<Vec<_>>(), expected, "sync: {filter}");
     }
 }

@@ -345,3 +345,19 @@ fn a_damaged_or_missing_index_is_built_anew() {
     server.restart();
     again(&server);
 }
+
+#[test]
+fn results_tell_of_their_children() {
+    let server = Server::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    let room = alice.public_room();
+    bob.join(&room).ok();
+    let root = alice.say(&room, "a thread begins").event_id();
+    let reply = json!({ "msgtype": "m.text", "body": "and goes on",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": root } });
+    let reply = bob.send(&room, "m.room.message", reply).event_id();
+    let results = find(&alice, json!({ "search_term": "begins" }));
+    assert_eq!(ids(&results), [&*root]);
+    let thread = &results["results"][0]["result"]["unsigned"]["m.relations"]["m.thread"];
+    assert_eq!((&thread["count"], &thread["latest_event"]["event_id"]), (&json!(1), &json!(reply)));
+}

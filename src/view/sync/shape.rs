@@ -44,7 +44,10 @@ impl Shape {
         seen: Seen,
     ) -> Result<Raw<T>, ViewError> {
         let json = match self.federation {
-            true => Raw::from_json(federated(event)?),
+            true => {
+                let rest = reader.rest_of_erased(fields, seen)?;
+                Raw::from_json(federated(event, rest.as_deref())?)
+            }
             false => reader.render(event, fields, seen, EventFormat::Sync)?,
         };
         self.cut(event, json)
@@ -57,7 +60,10 @@ impl Shape {
         event: &StoredEvent,
     ) -> Result<Raw<T>, ViewError> {
         let json = match self.federation {
-            true => Raw::from_json(federated(event)?),
+            true => {
+                let content = reader.state_content(event, &Fields::of(event)?)?;
+                Raw::from_json(federated(event, Some(&content))?)
+            }
             false => reader.state_event(event, EventFormat::Sync)?,
         };
         self.cut(event, json)
@@ -74,12 +80,13 @@ impl Shape {
 }
 
 /// The event as servers send it to each other, with its id, which is not in it from room version
-/// 3 on and without which no client could make use of it.
-fn federated(event: &StoredEvent) -> Result<Box<RawValue>, ViewError> {
+/// 3 on and without which no client could make use of it, and perhaps with another content.
+fn federated(event: &StoredEvent, content: Option<&RawValue>) -> Result<Box<RawValue>, ViewError> {
     let id = to_raw_value(&event.meta.event_id).map_err(|error| unreadable(event, error))?;
     let mut fields: BTreeMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(&event.json).map_err(|error| unreadable(event, error))?;
     fields.insert("event_id".into(), &id);
+    fields.extend(content.map(|content| ("content".into(), content)));
     to_raw_value(&fields).map_err(|error| unreadable(event, error))
 }
 

@@ -194,6 +194,9 @@ impl Round<'_> {
         if !seen.visible {
             return Ok(None);
         }
+        if !reader.has_children_of(event, self.timeline_filter())? {
+            return Ok(None);
+        }
         if is_full {
             return Ok(Some(None));
         }
