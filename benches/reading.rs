@@ -1,6 +1,7 @@
 //! What reading costs, over HTTP against a server in a process of its own: `/sync` for somebody in
 //! many rooms of which one has changed, a first `/sync` of rooms with many members, and pages of
-//! `/messages` at several depths of a long history.
+//! `/messages` at several depths of a long history. Then what the server's memory is for clients that
+//! wait in `/sync`.
 //!
 //! Each figure is printed at two sizes of what does *not* change, with the ratio of the two: it
 //! should be near 1. `BENCH_SHRINK=n` divides all sizes by n, to see that it works.
@@ -53,6 +54,7 @@ fn serve<T>(fill: impl AsyncFnOnce(&Engine) -> T) -> (Server, Connection, Connec
     server.launch();
     let connect = |token: &str| Connection::open(server.address, token);
     let (reader, writer) = (connect(&reader), connect(&writer));
+    server.settle();
     (server, reader, writer, made)
 }
 
@@ -178,7 +180,27 @@ fn pages(events: usize) -> [f64; 3] {
     })
 }
 
+/// What the server's memory grows by with each of so many clients that wait, in bytes.
+fn parked(clients: usize) -> f64 {
+    let server = Server::start(NAME);
+    let connections = (0..clients).map(|n| register(server.address, &format!("waiting{n}")));
+    let mut connections: Vec<_> = connections.collect();
+    let since: Vec<_> =
+        connections.iter_mut().map(|one| text(&one.ask("GET", "sync", ""), "next_batch")).collect();
+    let before = server.memory();
+    for (one, since) in connections.iter_mut().zip(since) {
+        one.begin("GET", &format!("sync?timeout=60000&since={since}"), "");
+    }
+    server.settle();
+    let each = server.memory().saturating_sub(before) as f64 / clients as f64;
+    println!("{:<58} {:>9.1} KiB each", format!("{clients} syncs that wait"), each / 1024.0);
+    each
+}
+
 fn main() {
+    let (few, many) = (parked(size(1_000)), parked(size(5_000)));
+    print_ratio("five times the clients, memory of each", few, many);
+
     let (few, many) = (incremental_sync(size(200)), incremental_sync(size(2_000)));
     print_ratio("ten times the rooms", few, many);
 

@@ -78,6 +78,29 @@ impl Server {
         self.dir.path().join("data")
     }
 
+    /// Waits until the server has nothing to do: after a start it catches up with its search index.
+    pub(crate) fn settle(&self) {
+        let mut last = self.cpu();
+        loop {
+            thread::sleep(Duration::from_secs(2));
+            let now = self.cpu();
+            if now - last <= Duration::from_millis(40) {
+                return;
+            }
+            last = now;
+        }
+    }
+
+    /// The memory that the server has of the machine, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("procfs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: usize =
+            line.split_whitespace().nth(1).expect("a value").parse().expect("a number");
+        kib << 10
+    }
+
     /// CPU time of the server so far, from the kernel's clock ticks of 10 ms.
     pub(crate) fn cpu(&self) -> Duration {
         let pid = self.child.as_ref().expect("it runs").id();
@@ -116,6 +139,12 @@ impl Connection {
 
     /// The same without reading the JSON.
     pub(crate) fn ask_raw(&mut self, method: &str, path: &str, body: &str) -> Vec<u8> {
+        self.begin(method, path, body);
+        self.finish(method, path)
+    }
+
+    /// Asks, and does not wait for the answer.
+    pub(crate) fn begin(&mut self, method: &str, path: &str, body: &str) {
         let request = format!(
             "{method} /_matrix/client/v3/{path} HTTP/1.1\r\nHost: localhost\r\n\
              Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -123,6 +152,10 @@ impl Connection {
             body.len(),
         );
         self.stream.get_mut().write_all(request.as_bytes()).expect("written");
+    }
+
+    /// Reads the answer to what was asked.
+    fn finish(&mut self, method: &str, path: &str) -> Vec<u8> {
         let mut line = String::new();
         self.stream.read_line(&mut line).expect("status");
         let ok = line.contains(" 200 ");

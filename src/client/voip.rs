@@ -44,7 +44,8 @@ async fn turn_server(context: Arc<VoipContext>, req: Ruma<Request>) -> Result<Re
     let (username, password) = match &turn.credentials {
         TurnCredentials::Fixed { username, password } => (username.clone(), password.clone()),
         TurnCredentials::Shared(secret) => {
-            let until = context.clock.now_ms() / 1_000 + turn.lifetime.as_secs();
+            let now = context.clock.now_ms() / 1_000;
+            let until = now.saturating_add(turn.lifetime.as_secs());
             shared(secret, until, &req.caller.user_id)?
         }
     };

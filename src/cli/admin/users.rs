@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use parlour_actors::env::Env;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     AdminError,
@@ -109,6 +109,10 @@ pub(super) fn run(
     let at = |template: &str, user: &str| -> Result<String, AdminError> {
         Ok(path(template, &[user_id(config, user)?.as_str()]))
     };
+    let put = |template: &str, user: &str, body: Value, told: &str| -> Result<(), AdminError> {
+        output.done(&api.put(&at(template, user)?, &body)?, told);
+        Ok(())
+    };
     match command {
         UsersCommand::List { name, deactivated, limit, from } => {
             let mut query = vec![("limit", limit.to_string()), ("from", from.to_string())];
@@ -117,30 +121,23 @@ pub(super) fn run(
             output.rows(&api.get("/v2/users", &query)?, "users", &COLUMNS);
         }
         UsersCommand::Show { user } => output.members(&api.get(&at(USER, &user)?, &[])?),
-        UsersCommand::Lock { user } => {
-            let answer = api.put(&at(USER, &user)?, &json!({ "locked": true }))?;
-            output.done(&answer, "Locked.");
-        }
-        UsersCommand::Unlock { user } => {
-            let answer = api.put(&at(USER, &user)?, &json!({ "locked": false }))?;
-            output.done(&answer, "Unlocked.");
-        }
+        UsersCommand::Lock { user } => put(USER, &user, json!({ "locked": true }), "Locked.")?,
+        UsersCommand::Unlock { user } => put(USER, &user, json!({ "locked": false }), "Unlocked.")?,
         UsersCommand::Suspend { user } => {
-            let answer = api.put(&at("/v1/suspend/{}", &user)?, &json!({ "suspend": true }))?;
-            output.done(&answer, "Suspended.");
+            put("/v1/suspend/{}", &user, json!({ "suspend": true }), "Suspended.")?
         }
         UsersCommand::Unsuspend { user } => {
-            let answer = api.put(&at("/v1/suspend/{}", &user)?, &json!({ "suspend": false }))?;
-            output.done(&answer, "No longer suspended.");
+            put("/v1/suspend/{}", &user, json!({ "suspend": false }), "No longer suspended.")?
         }
         UsersCommand::Promote { user } => {
-            let answer = api.put(&at("/v1/users/{}/admin", &user)?, &json!({ "admin": true }))?;
-            output.done(&answer, "An administrator now.");
+            put("/v1/users/{}/admin", &user, json!({ "admin": true }), "An administrator now.")?
         }
-        UsersCommand::Demote { user } => {
-            let answer = api.put(&at("/v1/users/{}/admin", &user)?, &json!({ "admin": false }))?;
-            output.done(&answer, "No longer an administrator.");
-        }
+        UsersCommand::Demote { user } => put(
+            "/v1/users/{}/admin",
+            &user,
+            json!({ "admin": false }),
+            "No longer an administrator.",
+        )?,
         UsersCommand::ResetPassword { user, password, keep_logins } => {
             let made_up = password.is_none();
             let password = password.unwrap_or_else(new_password);
