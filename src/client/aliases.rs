@@ -178,6 +178,14 @@ impl AliasContext {
         Ok((found.room_id, found.servers))
     }
 
+    /// Whether an alias of another server leads to a room.
+    async fn check_elsewhere(&self, alias: &RoomAliasId, room: &RoomId) -> Result<(), ApiError> {
+        match self.find_anywhere(alias).await {
+            Ok((found, _)) if found == room => Ok(()),
+            Ok(_) | Err(_) => Err(bad_alias(alias.as_str())),
+        }
+    }
+
     fn find(&self, alias: &RoomAliasId) -> Result<(AliasEntry, RoomView), ApiError> {
         let unknown = || ApiError::not_found(format!("There is no room alias {alias}"));
         let entry = self.directory.alias(alias.as_str())?.ok_or_else(unknown)?;
@@ -312,15 +320,6 @@ pub(crate) async fn check_canonical_alias(
     }
     let checks = elsewhere.iter().map(|alias| context.check_elsewhere(alias, room_id));
     try_join_all(checks).await.map(drop)
-}
-
-impl AliasContext {
-    async fn check_elsewhere(&self, alias: &RoomAliasId, room: &RoomId) -> Result<(), ApiError> {
-        match self.find_anywhere(alias).await {
-            Ok((found, _)) if found == room => Ok(()),
-            Ok(_) | Err(_) => Err(bad_alias(alias.as_str())),
-        }
-    }
 }
 
 /// 400 `M_BAD_ALIAS`
