@@ -2,6 +2,7 @@
 
 mod federation;
 mod finding;
+mod membership;
 mod operators;
 mod scrape;
 mod sending;
@@ -34,7 +35,7 @@ use crate::{
         login::{self, LoginContext},
         login_tokens::{self, LoginTokenContext, LoginTokens},
         members,
-        membership::{self, Members, MembershipContext},
+        membership::{self as memberships, Members, MembershipContext},
         messages,
         notifications::{self, NotificationContext},
         password::{self, PasswordContext},
@@ -85,6 +86,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let aliases = Arc::new(aliases(&boot, &engine, &view, &network));
     let published = finding::published_rooms(&engine, &view);
     let guard = RoomGuard::new(view.clone());
+    let members = membership::members(&boot, &engine, &view, &network);
     let accounts = accounts(&boot, &engine)?;
     let notices = operators::notices(&boot, &engine).await?;
     let looks = Looks { rooms: Some(engine.rooms.clone()), queues: Some(network.queues.clone()) };
@@ -95,7 +97,8 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(aliases::routes(aliases.clone()))
         .and(people_routes(&boot, &engine, &view))
         .and(reading_routes(&engine, &view))
-        .and(writing_routes(&boot, &engine, &view, aliases.clone()))
+        .and(membership::routes(&boot, &engine, &network, &members, &guard))
+        .and(writing_routes(&boot, &engine, members, aliases.clone()))
         .and(finding::routes(&boot, &engine, &view, &network, published.clone(), aliases.clone()))
         .and(notice_routes(&engine, &view, &counts))
         .and(search_routes(&boot, &engine, &view)?)
@@ -278,16 +281,14 @@ fn search_routes(boot: &Boot, engine: &Engine, view: &View) -> Result<Routes, St
 }
 
 /// Writing to rooms.
-fn writing_routes(boot: &Boot, engine: &Engine, view: &View, aliases: Arc<AliasContext>) -> Routes {
-    let server_name = boot.config.server.name.clone();
+fn writing_routes(
+    boot: &Boot,
+    engine: &Engine,
+    members: Members,
+    aliases: Arc<AliasContext>,
+) -> Routes {
     let (rooms, users) = (engine.rooms.clone(), engine.users.clone());
-    let (directory, view) = (engine.directory.clone(), view.clone());
-    let members = Members {
-        view: view.clone(),
-        rooms: rooms.clone(),
-        users: users.clone(),
-        server_name: server_name.clone(),
-    };
+    let (directory, view) = (engine.directory.clone(), members.view.clone());
     let creating = CreateRoomContext {
         members: members.clone(),
         directory: directory.clone(),
@@ -299,7 +300,11 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View, aliases: Arc<AliasC
         view: view.clone(),
         max_delay: boot.config.rooms.max_event_delay,
     };
-    let state = StateWriteContext { members: members.clone(), aliases, delayed: delayed.clone() };
+    let state = StateWriteContext {
+        members: members.clone(),
+        aliases: aliases.clone(),
+        delayed: delayed.clone(),
+    };
     let presence = engine.presence.clone();
     let sending = Arc::new(SendContext {
         rooms,
@@ -312,10 +317,7 @@ fn writing_routes(boot: &Boot, engine: &Engine, view: &View, aliases: Arc<AliasC
     let receipts = ReceiptContext { users, view, presence };
     create_room::routes(Arc::new(creating))
         .and(upgrade::routes(Arc::new(upgrading)))
-        .and(membership::routes(Arc::new(MembershipContext {
-            members,
-            directory: directory.clone(),
-        })))
+        .and(memberships::routes(Arc::new(MembershipContext { members, aliases })))
         .and(send::routes(sending.clone()))
         .and(redact::routes(sending))
         .and(state_write::routes(Arc::new(state)))

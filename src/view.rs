@@ -24,6 +24,7 @@
 //! | [`time`] | which event is nearest to a time |
 //! | [`ignored`] | whom does this user not want to hear |
 //! | [`invites`] | from whom does this user take invites |
+//! | `told` | which state is told to those who are invited or knock |
 //! | `preview` | what is told of a room to those who are not in it |
 //! | [`published`] | which rooms are in the directory |
 //! | [`spaces`] | what is in a space |
@@ -59,6 +60,7 @@ pub mod thread;
 pub mod threads;
 pub mod time;
 pub mod tokens;
+mod told;
 
 use std::sync::Arc;
 
@@ -80,10 +82,12 @@ pub use self::{
     published::{ListPage, ListToken, PublishedRooms},
     reader::{Reader, Seen},
     resident::Resident,
+    restricted::Vouching,
     room::{RoomView, StateAt},
     thread::ThreadPlace,
     threads::{Threads, ThreadsRequest},
     tokens::{GraphToken, SyncToken, Token, TokenError},
+    told::wire_json,
 };
 
 /// Reading access to rooms. Cheap to clone.

@@ -91,6 +91,7 @@ impl Changes {
             self.tell_outwards(*pos, announcement);
             match announcement {
                 Announcement::Event { room, .. }
+                | Announcement::OutOfBand { room, .. }
                 | Announcement::Receipt { room, .. }
                 | Announcement::Published { room } => {
                     self.room_changed_at(*room, *pos);

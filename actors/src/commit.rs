@@ -30,6 +30,15 @@ pub enum Announcement {
         /// Whether it goes to other servers.
         outgoing: bool,
     },
+    /// A local user's membership of a room that this server is not in has changed.
+    OutOfBand {
+        /// The room.
+        room: RoomNum,
+        /// The user.
+        user: String,
+        /// The new membership.
+        membership: String,
+    },
     /// A room has a new receipt.
     Receipt {
         /// The room.

@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     nodes::Nodes,
     notifier::Notifier,
+    out_of_band::OutOfBand,
     persister::{PersistError, Persister},
     presence::{Presence, PresenceOptions},
     registry::{RoomLimits, Rooms},
@@ -101,6 +102,8 @@ pub struct Engine {
     pub users: Users,
     /// Room aliases and published rooms.
     pub directory: Directory,
+    /// Memberships of rooms that this server is not in.
+    pub out_of_band: OutOfBand,
     /// Events that are to be sent later.
     pub delayed: Delayed,
     /// What users find inappropriate.
@@ -177,6 +180,7 @@ impl Engine {
         users.watch_guests(rooms.clone(), nodes.clone(), &closed_to_guests);
         users.keep_last_seen();
         let directory = Directory::new(store.clone(), users.clone());
+        let out_of_band = OutOfBand::new(store.clone(), users.clone(), interner.clone());
         let parts = OrderParts {
             store: store.clone(),
             nodes: nodes.clone(),
@@ -193,6 +197,7 @@ impl Engine {
             presence,
             rooms,
             delayed,
+            out_of_band,
             directory,
             room_orders: RoomOrders::start(parts, options.room_version),
             stored_tokens: StoredTokens::new(store.clone(), users.clone(), options.env.clone()),

@@ -7,6 +7,7 @@
 //! | [`persister`] | process | stream positions, the write path, group commit |
 //! | [`notifier`] | process | who waits for what |
 //! | [`users`] | group of users | accounts, devices, account data, receipts, filters |
+//! | [`out_of_band`] | process | memberships of rooms that this server is not in |
 //! | [`directory`] | process | room aliases and published rooms |
 //! | [`delayed`] | process | events that are to be sent later |
 //! | [`reports`] | process | what users find inappropriate |
@@ -37,6 +38,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod notices;
 pub mod notifier;
+pub mod out_of_band;
 pub mod per_key;
 pub mod persister;
 pub mod presence;

@@ -86,6 +86,10 @@ impl Notifier {
                     self.membership_changed(*room, user, membership);
                 }
             }
+            Announcement::OutOfBand { room, user, membership } => {
+                self.wake_user(user, |news| news.pos = pos);
+                self.membership_changed(*room, user, membership);
+            }
             Announcement::Receipt { room, private_to } => match private_to {
                 Some(user) => self.wake_user(user, |news| news.pos = pos),
                 None => self.wake_room(*room, |news| news.pos = pos),

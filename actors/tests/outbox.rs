@@ -90,6 +90,24 @@ async fn a_server_that_is_put_out_hears_of_it() {
 }
 
 #[actix::test]
+async fn who_was_invited_and_is_not_any_more_hears_of_it() {
+    let engine = engine().await;
+    let room = create(&engine, "12").await;
+    engine.rooms.send(&room, out("@bob:far.org", "invite")).await.unwrap();
+    engine.rooms.send(&room, message("alice", "where are they?")).await.unwrap();
+    let over = engine.rooms.send(&room, out("@bob:far.org", "leave")).await.unwrap();
+    let left: Vec<_> = outbox(&engine).into_iter().map(|(pos, entry)| (pos, entry.left)).collect();
+    assert_eq!(left, [(over.pos, vec!["far.org".to_owned()])]);
+    let stay = stay(&engine, &room, "far.org").unwrap();
+    assert!(stay.covers(over.pos) && !stay.covers(StreamPos(over.pos.0 - 1)));
+    // Who rejects an invite knows of it.
+    engine.rooms.send(&room, out("@bob:near.org", "invite")).await.unwrap();
+    remote_member(&engine, &room, "@bob:near.org", "leave").await;
+    assert_eq!(outbox(&engine).len(), 1);
+    engine.stop().await;
+}
+
+#[actix::test]
 async fn a_server_that_leaves_by_itself_is_forgotten() {
     let engine = engine().await;
     let room = shared(&engine).await;

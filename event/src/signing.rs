@@ -9,7 +9,7 @@ mod key;
 pub use self::{
     check::{
         SignatureError, Verified, required_servers, server_key_ids, verify_bytes, verify_event,
-        verify_json,
+        verify_event_by, verify_json,
     },
     key::{KeyError, PublicKey, SigningKey},
 };

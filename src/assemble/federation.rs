@@ -46,12 +46,11 @@ use crate::{
 /// The way to other servers, and who they are.
 pub(super) struct Network {
     pub(super) client: FederationClient,
-    #[allow(dead_code, reason = "what receives events comes with the next change")]
     pub(super) checker: EventChecker,
     #[allow(dead_code, reason = "what receives events comes with the next change")]
     pub(super) room_client: RoomClient,
     pub(super) queues: FederationQueues,
-    ring: KeyRing,
+    pub(super) ring: KeyRing,
     carrier: Option<Carrier>,
 }
 

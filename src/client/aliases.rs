@@ -28,7 +28,7 @@ use ruma::{
     },
 };
 
-use super::{local, membership::no_federation};
+use super::local;
 use crate::{
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
@@ -160,6 +160,25 @@ impl AliasContext {
         Ok((room.room_id, servers.collect()))
     }
 
+    /// The room that a client names by its id or by an alias of any server, and servers that may
+    /// know it. Whether there is a room of an id is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`AliasContext::find_anywhere`].
+    pub(crate) async fn find_room(
+        &self,
+        room_or_alias: &RoomOrAliasId,
+    ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
+        let alias = match <&RoomId>::try_from(room_or_alias) {
+            Ok(room_id) => return Ok((room_id.to_owned(), Vec::new())),
+            Err(alias) => alias,
+        };
+        let (room_id, mut servers) = self.find_anywhere(alias).await?;
+        servers.push(alias.server_name().to_owned());
+        Ok((room_id, servers))
+    }
+
     /// Where an alias of any server leads, and who may know the room: whoever it belongs to is
     /// asked.
     ///
@@ -226,29 +245,6 @@ impl AliasContext {
         Ok(self.view.membership_of(room, user)? == Some(Membership::Join)
             && self.view.powers(room)?.may_set(user, "m.room.canonical_alias"))
     }
-}
-
-/// The room that a client names by its id or by an alias.
-///
-/// # Errors
-///
-/// 404 for an alias that leads nowhere. Whether there is a room of an id is not looked at.
-pub(crate) fn resolve(
-    directory: &Directory,
-    view: &View,
-    own_name: &ServerName,
-    room_or_alias: &RoomOrAliasId,
-) -> Result<OwnedRoomId, ApiError> {
-    let alias = match <&RoomId>::try_from(room_or_alias) {
-        Ok(room_id) => return Ok(room_id.to_owned()),
-        Err(alias) => alias,
-    };
-    if alias.server_name() != own_name {
-        return Err(no_federation(format!("{alias} belongs to another server")));
-    }
-    let unknown = || ApiError::not_found(format!("There is no room alias {alias}"));
-    let entry = directory.alias(alias.as_str())?.ok_or_else(unknown)?;
-    Ok(view.room_by_num(entry.room)?.ok_or_else(unknown)?.room_id)
 }
 
 /// Checks that an alias is one that this server can give away.

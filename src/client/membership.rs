@@ -3,17 +3,18 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
 
 mod change;
+mod elsewhere;
 
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use parlour_actors::directory::Directory;
+use bytes::Bytes;
 use parlour_event::{
     content::Membership,
     json::{Object, Value},
 };
 use ruma::{
-    OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, UserId,
+    OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, UserId,
     api::{
         client::{
             knock::knock_room,
@@ -29,8 +30,9 @@ use ruma::{
 };
 
 pub(crate) use self::change::ANY;
-pub use self::change::Members;
-use super::{aliases, local, standing};
+use self::change::Change;
+pub use self::{change::Members, elsewhere::Elsewhere};
+use super::{aliases::AliasContext, local, standing};
 use crate::{
     error::ApiError,
     http::{Admits, Api, Caller, RouteOptions, Routes, Ruma},
@@ -47,7 +49,7 @@ pub struct MembershipContext {
     /// Changes memberships.
     pub members: Members,
     /// Where aliases lead.
-    pub directory: Directory,
+    pub aliases: Arc<AliasContext>,
 }
 
 /// The endpoints of this file.
@@ -74,9 +76,14 @@ async fn join(
     context: Arc<MembershipContext>,
     req: Ruma<join_room_by_id::v3::Request>,
 ) -> Result<join_room_by_id::v3::Response, ApiError> {
-    let room_id = req.room_id.clone();
-    enter(&context.members, &req.caller, &room_id, &req.reason, &req.meta.body).await?;
-    Ok(join_room_by_id::v3::Response::new(room_id))
+    let entry = Entry {
+        members: context.members.clone(),
+        caller: req.caller,
+        room_id: req.request.room_id,
+        reason: req.request.reason,
+        via: Vec::new(),
+    };
+    Ok(join_room_by_id::v3::Response::new(entry.enter(req.meta.body).await?))
 }
 
 /// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
@@ -84,16 +91,15 @@ async fn join_by_alias(
     context: Arc<MembershipContext>,
     req: Ruma<join_room_by_id_or_alias::v3::Request>,
 ) -> Result<join_room_by_id_or_alias::v3::Response, ApiError> {
-    let room_id = context.resolve(&req.room_id_or_alias)?;
-    enter(&context.members, &req.caller, &room_id, &req.reason, &req.meta.body).await?;
-    Ok(join_room_by_id_or_alias::v3::Response::new(room_id))
-}
-
-impl MembershipContext {
-    fn resolve(&self, room_or_alias: &RoomOrAliasId) -> Result<OwnedRoomId, ApiError> {
-        let Members { view, server_name, .. } = &self.members;
-        aliases::resolve(&self.directory, view, server_name, room_or_alias)
-    }
+    let (room_id, servers) = context.aliases.find_room(&req.room_id_or_alias).await?;
+    let entry = Entry {
+        members: context.members.clone(),
+        caller: req.caller,
+        room_id,
+        reason: req.request.reason,
+        via: req.request.via.into_iter().chain(servers).collect(),
+    };
+    Ok(join_room_by_id_or_alias::v3::Response::new(entry.enter(req.meta.body).await?))
 }
 
 /// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
@@ -103,40 +109,69 @@ async fn knock(
     context: Arc<MembershipContext>,
     req: Ruma<knock_room::v3::Request>,
 ) -> Result<knock_room::v3::Response, ApiError> {
-    let (members, user) = (&context.members, &req.caller.user_id);
-    let room_id = context.resolve(&req.room_id_or_alias)?;
-    if members.view.room(&room_id)?.is_none() {
-        return Err(unknown_room(&room_id, &members.server_name));
-    }
-    let content = content(Membership::Knock, &req.reason);
-    members.change(&room_id, user, user, content, ANY).await?;
-    Ok(knock_room::v3::Response::new(room_id))
+    let (room_id, servers) = context.aliases.find_room(&req.room_id_or_alias).await?;
+    let via = req.request.via.into_iter().chain(servers).collect();
+    let (members, user) = (context.members.clone(), req.caller.user_id);
+    let content = content(Membership::Knock, &req.request.reason);
+    to_the_end(async move {
+        let (sender, target, from) = (&*user, &*user, ANY);
+        let change = Change { room_id: &room_id, sender, target, content, from, via };
+        members.change_via(change).await?;
+        Ok(knock_room::v3::Response::new(room_id))
+    })
+    .await
 }
 
-async fn enter(
-    members: &Members,
-    caller: &Caller,
-    room_id: &RoomId,
-    reason: &Option<String>,
-    body: &[u8],
-) -> Result<(), ApiError> {
-    let user = &caller.user_id;
-    standing::check_active_in(&members.view.store, caller, room_id)?;
-    members.check_open(room_id)?;
-    let Some(room) = members.view.room(room_id)? else {
-        return Err(unknown_room(room_id, &members.server_name));
-    };
-    let membership = members.view.membership_of(&room, user)?;
-    if membership == Some(Membership::Join) {
-        return Ok(());
+/// Does something to its end, even if the client goes away: other servers may have done their part
+/// of it.
+async fn to_the_end<T: 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + 'static,
+) -> Result<T, ApiError> {
+    actix_web::rt::spawn(work).await.map_err(ApiError::internal)?
+}
+
+/// Somebody enters a room.
+struct Entry {
+    members: Members,
+    caller: Caller,
+    room_id: OwnedRoomId,
+    reason: Option<String>,
+    /// Servers that may know the room.
+    via: Vec<OwnedServerName>,
+}
+
+impl Entry {
+    async fn enter(self, body: Bytes) -> Result<OwnedRoomId, ApiError> {
+        let Self { members, caller, room_id, .. } = &self;
+        let user = &caller.user_id;
+        standing::check_active_in(&members.view.store, caller, room_id)?;
+        members.check_open(room_id)?;
+        let room = members.view.room(room_id)?;
+        let membership = room.map(|room| members.view.membership_of(&room, user)).transpose()?;
+        let outside = members.elsewhere.outside(user, room_id)?.map(|(membership, _)| membership);
+        let membership = outside.or(membership.flatten());
+        if membership == Some(Membership::Join) {
+            return Ok(self.room_id);
+        }
+        if membership != Some(Membership::Invite)
+            && let Some(signed) = third_party_signed(&body)?
+        {
+            let sender = signed.get("sender").and_then(Value::as_str).unwrap_or_default();
+            let sender = OwnedUserId::try_from(sender).map_err(|error| {
+                ApiError::bad_json(format!("third_party_signed.sender: {error}"))
+            })?;
+            members.accept_third_party_invite(room_id, &sender, user, signed).await?;
+        }
+        to_the_end(async move {
+            let Self { members, caller, room_id, reason, via } = self;
+            let (content, from) = (content(Membership::Join, &reason), ANY);
+            let (sender, target) = (&*caller.user_id, &*caller.user_id);
+            let change = Change { room_id: &room_id, sender, target, content, from, via };
+            members.change_via(change).await?;
+            Ok(room_id)
+        })
+        .await
     }
-    if membership != Some(Membership::Invite)
-        && let Some(signed) = third_party_signed(body)?
-    {
-        members.redeem_third_party_invite(&room, user, signed).await?;
-    }
-    let content = content(Membership::Join, reason);
-    members.change(room_id, user, user, content, ANY).await.map(drop)
 }
 
 /// What an identity server has signed, with everything that its signature covers: ruma's type
@@ -149,19 +184,6 @@ fn third_party_signed(body: &[u8]) -> Result<Option<Object>, ApiError> {
         Some(Value::Object(signed)) => Ok(Some(signed)),
         _ => Ok(None),
     }
-}
-
-fn unknown_room(room_id: &RoomId, own_name: &OwnedServerName) -> ApiError {
-    match room_id.server_name() {
-        Some(server) if server == own_name => ApiError::not_found("There is no such room"),
-        _ => no_federation("This server does not know the room"),
-    }
-}
-
-/// What needs another server to be asked.
-pub(crate) fn no_federation(what: impl std::fmt::Display) -> ApiError {
-    let message = format!("{what}, and it does not talk to other servers yet");
-    ApiError::new(StatusCode::NOT_FOUND, ErrorCode::Unknown, message)
 }
 
 fn content(membership: Membership, reason: &Option<String>) -> Object {
@@ -198,14 +220,21 @@ async fn leave(
     context: Arc<MembershipContext>,
     req: Ruma<leave_room::v3::Request>,
 ) -> Result<leave_room::v3::Response, ApiError> {
-    let (members, user) = (&context.members, &req.caller.user_id);
-    let left = match members.view.room(&req.room_id)? {
-        Some(room) => members.view.membership_of(&room, user)? == Some(Membership::Leave),
-        None => false,
+    let (members, user) = (context.members.clone(), req.caller.user_id.clone());
+    let outside = members.elsewhere.outside(&user, &req.room_id)?.map(|(membership, _)| membership);
+    let left = match (outside, members.view.room(&req.room_id)?) {
+        (Some(membership), _) => membership == Membership::Leave,
+        (None, Some(room)) => members.view.membership_of(&room, &user)? == Some(Membership::Leave),
+        (None, None) => false,
     };
     // A client that has lost the first answer asks again, and is told the same.
     if !left {
-        remove(members, &req.caller, &req.room_id, user, &req.reason, PRESENT).await?;
+        let (caller, request) = (req.caller, req.request);
+        to_the_end(async move {
+            let room_id = &request.room_id;
+            remove(&members, &caller, room_id, &user, &request.reason, PRESENT).await
+        })
+        .await?;
     }
     Ok(leave_room::v3::Response::new())
 }

@@ -10,6 +10,7 @@
 //! | [`address`] | which addresses may be connected to |
 //! | [`tls`] | whose certificates are believed |
 //! | [`hierarchy`] | asks about rooms that this server is not in |
+//! | [`membership`] | joins, leaves, knocks and invites through other servers |
 //! | [`key_source`] | asks for keys, for the key ring |
 //! | [`rooms`] | asks for events, states and history of rooms |
 
@@ -21,6 +22,7 @@ pub mod dns;
 pub mod hierarchy;
 pub mod https;
 pub mod key_source;
+pub mod membership;
 pub mod rooms;
 pub mod tls;
 pub mod transport;

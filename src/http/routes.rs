@@ -232,6 +232,12 @@ impl<C: Clone + Send + Sync + 'static> Routes<C> {
 }
 
 impl Routes {
+    /// No endpoints.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(Api::Federation, ())
+    }
+
     /// This list and another.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

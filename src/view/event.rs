@@ -249,13 +249,11 @@ impl Reader {
 
     /// What is known from the event alone.
     fn own<'a>(&self, event: &'a StoredEvent, fields: &Fields<'_>) -> Unsigned<'a> {
-        let now = i64::try_from(self.view().clock.now_ms()).unwrap_or(i64::MAX);
-        let sent = i64::try_from(fields.origin_server_ts).unwrap_or(i64::MAX);
         let transaction = event.meta.transaction.as_ref().filter(|sent| {
             self.user() == fields.sender && self.device() == Some(sent.device.as_str())
         });
         Unsigned {
-            age: Some(now.saturating_sub(sent)),
+            age: Some(self.view().age(fields)),
             transaction_id: transaction.map(|sent| sent.txn_id.as_str()),
             ..Unsigned::default()
         }
@@ -308,6 +306,24 @@ impl View {
         let meta = self.store.event_meta(num)?;
         let meta = meta.filter(|meta| meta.redacted_because == Some(event.num));
         Ok(meta.map(|meta| (num, meta.pos)))
+    }
+
+    /// How long ago an event was made, in milliseconds, as far as clocks agree.
+    fn age(&self, fields: &Fields<'_>) -> i64 {
+        let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
+        now.saturating_sub(i64::try_from(fields.origin_server_ts).unwrap_or(i64::MAX))
+    }
+
+    /// An event of a room that this server is not in, as part of a timeline: nothing around it is
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// If the event is not one.
+    pub(super) fn lone_event<T>(&self, event: &StoredEvent) -> Result<Raw<T>, ViewError> {
+        let fields = Fields::of(event)?;
+        let unsigned = Unsigned { age: Some(self.age(&fields)), ..Unsigned::default() };
+        render(event, &fields, unsigned, "", EventFormat::Sync).map(Raw::from_json)
     }
 
     /// A state event as it goes into an invite or a knock.

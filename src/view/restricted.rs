@@ -14,40 +14,74 @@ use super::{Powers, RoomView, View, ViewError};
 /// How many members are looked at with one read.
 const CHUNK: usize = 128;
 
+/// Whether a user may join a restricted room in the name of this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vouching {
+    /// The room is not restricted, or the user is in it or invited.
+    NotNeeded,
+    /// The user fulfils a condition, and this joined user of ours may let the user in.
+    By(OwnedUserId),
+    /// The user fulfils a condition, but nobody here has the power to invite.
+    Nobody,
+    /// Not all of the rooms that count are known here, and the user is in none of those that are.
+    Unknown,
+    /// The user fulfils no condition.
+    Refused,
+}
+
 impl View {
-    /// The joined local user in whose name this server lets `user` into a restricted room. `None`
-    /// if the room is not restricted, the user needs nobody's consent, fulfils no condition, or
-    /// nobody here has the power to invite. Reads as many members as it takes to find somebody.
+    /// Whether `user` may join a room in the name of this server, `server`. Reads as many members
+    /// as it takes to find somebody who vouches.
     ///
     /// # Errors
     ///
     /// If storage cannot be read.
-    pub fn authorising_user(
+    pub fn vouching(
         &self,
-        room_id: &RoomId,
+        room: &RoomView,
         user: &UserId,
         server: &ServerName,
-    ) -> Result<Option<OwnedUserId>, ViewError> {
-        let Some(room) = self.room(room_id)? else { return Ok(None) };
-        let Some(rules) = self.current(&room, "m.room.join_rules", "")? else { return Ok(None) };
-        let membership = self.membership_of(&room, user)?;
-        let needs_nobody = matches!(membership, Some(Membership::Join | Membership::Invite));
-        if needs_nobody
-            || !is_restricted(&room, rules.content())
-            || !self.fulfils_a_condition(rules.content(), user)?
-        {
-            return Ok(None);
+    ) -> Result<Vouching, ViewError> {
+        let rules = self.current(room, "m.room.join_rules", "")?;
+        let Some(rules) = rules.filter(|rules| is_restricted(room, rules.content())) else {
+            return Ok(Vouching::NotNeeded);
+        };
+        let membership = self.membership_of(room, user)?;
+        if matches!(membership, Some(Membership::Join | Membership::Invite)) {
+            return Ok(Vouching::NotNeeded);
         }
-        self.find_inviter(&room, server)
+        let mut otherwise = Vouching::Refused;
+        for condition in conditions(rules.content()) {
+            let room = <&RoomId>::try_from(condition).ok().map(|id| self.room(id)).transpose()?;
+            match room.flatten() {
+                Some(room) if self.is_current(&room, server)? => {
+                    if self.membership_of(&room, user)? == Some(Membership::Join) {
+                        otherwise = Vouching::Nobody;
+                        break;
+                    }
+                }
+                // Of our own users we know where they are.
+                _ if user.server_name() == server => {}
+                _ => otherwise = Vouching::Unknown,
+            }
+        }
+        match otherwise {
+            Vouching::Nobody => {
+                Ok(self.find_inviter(room, server)?.map_or(Vouching::Nobody, Vouching::By))
+            }
+            otherwise => Ok(otherwise),
+        }
     }
 
-    fn fulfils_a_condition(&self, rules: &Object, user: &UserId) -> Result<bool, StorageError> {
-        let allow = rules.get("allow").and_then(Value::as_array).unwrap_or_default();
-        let rooms = allow.iter().filter_map(|condition| {
-            let text = |key: &str| condition.get(key).and_then(Value::as_str);
-            text("room_id").filter(|_| text("type") == Some("m.room_membership"))
-        });
-        self.is_in_one_of(user, rooms)
+    /// Whether what this server, `server`, knows of a room is up to date: it is in it, or nobody
+    /// else is.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn is_current(&self, room: &RoomView, server: &ServerName) -> Result<bool, StorageError> {
+        Ok(self.store.joined_from(room.num, server.as_str())? > 0
+            || self.store.servers_in_room(room.num, 1)?.is_empty())
     }
 
     /// Whether a local user is joined to one of these rooms.
@@ -92,6 +126,15 @@ impl View {
         }
         Ok(None)
     }
+}
+
+/// The rooms whose members may join.
+fn conditions(rules: &Object) -> impl Iterator<Item = &str> {
+    let allow = rules.get("allow").and_then(Value::as_array).unwrap_or_default();
+    allow.iter().filter_map(|condition| {
+        let text = |key: &str| condition.get(key).and_then(Value::as_str);
+        text("room_id").filter(|_| text("type") == Some("m.room_membership"))
+    })
 }
 
 fn is_restricted(room: &RoomView, rules: &Object) -> bool {

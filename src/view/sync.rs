@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `rooms` | which rooms are looked at, and what the user is to each |
 //! | `joined`, `left`, `invited` | rooms by the user's membership |
+//! | `outside` | rooms that this server is not in |
 //! | `timeline`, `state`, `summary`, `ephemeral` | parts of a room |
 //! | `account` | account data, global and per room |
 //! | `presence` | who is online |
@@ -20,6 +21,7 @@ mod ephemeral;
 mod invited;
 mod joined;
 mod left;
+mod outside;
 mod presence;
 mod rooms;
 mod sent;
@@ -191,7 +193,10 @@ impl Round<'_> {
     /// The rooms' sections, and which rooms the user has come into.
     fn rooms(&self) -> Result<(Rooms, Vec<RoomNum>), ViewError> {
         let (mut rooms, mut new_rooms) = (Rooms::new(), Vec::new());
-        for num in self.candidates()? {
+        for (num, entry) in self.candidates()? {
+            if entry.is_out_of_band() && self.outside(num, &entry, &mut rooms)? {
+                continue;
+            }
             let Some(relation) = self.relation(num)? else { continue };
             let room_id = relation.room.room_id.clone();
             match relation.membership {

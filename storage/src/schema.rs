@@ -13,6 +13,7 @@
 //! | [`keys::STATE_KEY`], [`keys::STATE_KEY_NAME`] | type and state key, or its number | the other |
 //! | [`keys::ROOM_ID`], [`keys::ROOM`] | room id, or its number | number, or [`RoomHead`] |
 //! | [`keys::MEMBERSHIP`] | user, room | [`MembershipEntry`] |
+//! | [`keys::OUT_OF_BAND`] | room, user | nothing, body: [`OutOfBandEntry`] |
 //! | [`keys::FORGOTTEN`] | user, room | position of the membership that was forgotten |
 //! | [`keys::SERVER_IN_ROOM`] | room, server | how many of its users are joined |
 //! | [`keys::TRANSACTION`] | hash of device, endpoint and txn id | [`TransactionEntry`] |
@@ -51,6 +52,7 @@ pub mod delayed;
 mod edges;
 pub mod keys;
 pub mod moderation;
+pub mod out_of_band;
 pub mod outbox;
 pub mod relations;
 pub mod rooms;
@@ -67,6 +69,7 @@ pub use moderation::{
     BlockedRoom, Deletion, DeletionStatus, MadeRoom, RegistrationToken, Replacement, Report,
     ReportSubject,
 };
+pub use out_of_band::OutOfBandEntry;
 pub use outbox::{DestinationEntry, OutboxEntry, ServerStay};
 pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
 pub use rooms::{

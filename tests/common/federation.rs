@@ -26,7 +26,7 @@ static AUTHORITY: LazyLock<(String, Issuer<'static, KeyPair>)> = LazyLock::new(|
 });
 
 /// Writes a certificate for this machine, its key, and that of the authority, to a directory.
-fn write_certificates(dir: &Path) {
+pub(super) fn write_certificates(dir: &Path) {
     let (authority, issuer) = &*AUTHORITY;
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
     let key = KeyPair::generate().unwrap();

@@ -4,6 +4,7 @@
 mod admin;
 mod answer;
 mod coverage;
+mod fake_server;
 mod federation;
 mod http;
 mod own_checks;
@@ -13,6 +14,7 @@ mod server;
 mod user;
 
 pub(crate) use answer::Answer;
+pub(crate) use fake_server::{Asked, FakeServer, bytes};
 pub(crate) use federation::{Origin, canonical, parse};
 pub(crate) use http::{Client, Lost, path};
 pub(crate) use random::Random;

@@ -17,6 +17,7 @@ mod delayed;
 mod devices;
 mod errors;
 mod federation_keys;
+mod federation_members;
 mod federation_reading;
 mod federation_requests;
 mod garbage;

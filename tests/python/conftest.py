@@ -74,8 +74,18 @@ def server(tmp_path):
 @pytest.fixture
 def federation(tmp_path):
     """A Parlour and a Synapse that find each other."""
-    authority = Authority(tmp_path)
-    server, synapse = Server(tmp_path, authority), Synapse(tmp_path / "synapse", authority)
+    yield from side_by_side(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def neighbours(tmp_path_factory):
+    """The same for all tests of a file."""
+    yield from side_by_side(tmp_path_factory.mktemp("neighbours"))
+
+
+def side_by_side(directory):
+    authority = Authority(directory)
+    server, synapse = Server(directory, authority), Synapse(directory / "synapse", authority)
     try:
         server.start()
         synapse.start()

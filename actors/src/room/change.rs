@@ -97,6 +97,8 @@ pub(crate) struct ServerChange {
     pub(crate) before: u64,
     /// How many have now.
     pub(crate) joined: u64,
+    /// One of its users who was invited, or knocked, is so no more.
+    pub(crate) is_dismissed: bool,
 }
 
 /// An event goes to the other servers in the room.
@@ -181,7 +183,7 @@ impl EventChange {
 
     fn write_outgoing(&self, pos: StreamPos, ops: &mut Vec<Op>) {
         let Some(outgoing) = &self.outgoing else { return };
-        let left = self.servers.iter().filter(|change| change.has_left());
+        let left = self.servers.iter().filter(|change| change.has_left() || change.is_let_go());
         let entry = OutboxEntry {
             room: self.room,
             event: self.num,
@@ -220,6 +222,11 @@ impl ServerChange {
         !self.is_local && self.before > 0 && self.joined == 0
     }
 
+    /// Whether nobody else would tell the server that its user is not invited any more.
+    pub(crate) fn is_let_go(&self) -> bool {
+        !self.is_local && self.is_dismissed && self.before == 0 && self.joined == 0
+    }
+
     /// A server that is put out by an event made here is to get that event, and what waited before
     /// it, so it is remembered until then.
     fn write(self, room: RoomNum, pos: StreamPos, is_told: bool, ops: &mut Vec<Op>) {
@@ -236,10 +243,12 @@ impl ServerChange {
             ops.push(put_if(is_in, stay, pos));
             ops.push(put_if(is_in, room_of, pos));
         }
-        if self.has_left() && is_told {
+        if (self.has_left() || self.is_let_go()) && is_told {
+            // Who has not been in the room gets this one event and nothing from before.
+            let since = if self.is_let_go() { pos } else { StreamPos(0) };
             let (stay, room_of) = keys(Some(pos));
-            ops.push(put_if(true, stay, StreamPos(0)));
-            ops.push(put_if(true, room_of, StreamPos(0)));
+            ops.push(put_if(true, stay, since));
+            ops.push(put_if(true, room_of, since));
         }
     }
 }

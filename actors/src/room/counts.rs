@@ -61,8 +61,11 @@ impl RoomCore {
             count(&mut outcome.joined, was == "join", is == "join");
             count(&mut outcome.invited, was == "invite", is == "invite");
             let server = user.split_once(':').map_or("", |(_, server)| server).to_owned();
-            if (was == "join") != (is == "join") {
-                self.count_server(&mut outcome.servers, &server, was == "join", is == "join");
+            let is_dismissed = matches!(was, "invite" | "knock") && matches!(is, "leave" | "ban");
+            if (was == "join") != (is == "join") || is_dismissed {
+                let change = self.server_change(&mut outcome.servers, &server);
+                count(&mut change.joined, was == "join", is == "join");
+                change.is_dismissed |= is_dismissed;
             }
             let entry = MembershipEntry {
                 membership: is.to_owned(),
@@ -82,19 +85,17 @@ impl RoomCore {
         })
     }
 
-    fn count_server(
+    fn server_change<'a>(
         &self,
-        servers: &mut BTreeMap<String, ServerChange>,
+        servers: &'a mut BTreeMap<String, ServerChange>,
         server: &str,
-        was_joined: bool,
-        is_joined: bool,
-    ) {
-        let change = servers.entry(server.to_owned()).or_insert_with(|| {
+    ) -> &'a mut ServerChange {
+        servers.entry(server.to_owned()).or_insert_with(|| {
             let before = self.servers.get(server).copied().unwrap_or_default();
             let is_local = server == self.deps.server_name.as_str();
-            ServerChange { server: server.to_owned(), is_local, before, joined: before }
-        });
-        count(&mut change.joined, was_joined, is_joined);
+            let server = server.to_owned();
+            ServerChange { server, is_local, before, joined: before, is_dismissed: false }
+        })
     }
 
     /// User and membership of a member event.

@@ -325,7 +325,9 @@ impl RoomCore {
         let closes_to_guests = outcome.as_ref().is_some_and(|outcome| outcome.closes_to_guests);
         let concerns_others = is_in_history && self.has_other_servers();
         let (members, servers) = outcome.map(|outcome| self.adopt(outcome)).unwrap_or_default();
-        let concerns_others = concerns_others || is_in_history && self.has_other_servers();
+        let concerns_others = concerns_others
+            || is_in_history && self.has_other_servers()
+            || servers.iter().any(ServerChange::is_let_go);
         self.events.put(num, pdu.clone());
         let seq = self.next_seq;
         self.next_seq += 1;

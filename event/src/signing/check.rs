@@ -81,6 +81,20 @@ pub fn verify_event(
     Ok(if whole { Verified::All } else { Verified::SignaturesOnly })
 }
 
+/// Checks that a server has signed an event, whether or not it had to.
+///
+/// # Errors
+///
+/// [`SignatureError`].
+pub fn verify_event_by(
+    version: &RoomVersion,
+    event: &Object,
+    server: &str,
+    key: impl FnMut(&str) -> Option<PublicKey>,
+) -> Result<(), SignatureError> {
+    verify_bytes(event, server, &hashes::essential_bytes(version, event), key)
+}
+
 /// The servers that must have signed an event: the sender's, unless it is a third-party invite;
 /// the event id's in room versions 1 and 2; and that of `join_authorised_via_users_server` in
 /// versions that have restricted joins.

@@ -56,12 +56,22 @@ struct Wish<'a> {
     invited: Vec<OwnedUserId>,
 }
 
+/// What is to be done.
+pub(super) struct Plan {
+    pub(super) room: NewRoom,
+    /// Users of other servers who are to be invited then, with the content of the invite.
+    pub(super) remote: Vec<(OwnedUserId, Object)>,
+}
+
 /// Checks a request and works out what it asks for. Nothing is changed by it; the alias is held.
-pub(super) fn plan(context: &CreateRoomContext, req: &Ruma<Request>) -> Result<NewRoom, ApiError> {
+pub(super) fn plan(context: &CreateRoomContext, req: &Ruma<Request>) -> Result<Plan, ApiError> {
     let wish = Wish::of(context, req)?;
     let (create_content, events) = (wish.create_content()?, wish.events()?);
     let claim = |alias: &OwnedRoomAliasId| context.directory.claim(alias.as_str());
-    Ok(NewRoom {
+    let remote = wish.invited.iter().filter(|user| !wish.is_local(user));
+    let remote = remote.map(|user| Ok((user.clone(), wish.member(user, "invite")?.content)));
+    let remote = remote.collect::<Result<_, ApiError>>()?;
+    let room = NewRoom {
         version: wish.version,
         creator: wish.creator.to_owned(),
         create_content,
@@ -69,7 +79,8 @@ pub(super) fn plan(context: &CreateRoomContext, req: &Ruma<Request>) -> Result<N
         alias: wish.alias.as_ref().map(claim).transpose()?,
         published: req.visibility == Visibility::Public,
         made_for: None,
-    })
+    };
+    Ok(Plan { room, remote })
 }
 
 impl<'a> Wish<'a> {
@@ -97,6 +108,10 @@ impl<'a> Wish<'a> {
             alias: alias(context, &req.request)?,
             invited: invited(context, &req.caller.user_id, &req.request)?,
         })
+    }
+
+    fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == self.context.members.server_name
     }
 
     fn is_trusted(&self) -> bool {
@@ -180,7 +195,7 @@ impl<'a> Wish<'a> {
         if let Some(topic) = &self.request.topic {
             events.push(self.state("m.room.topic", topic_content(topic)));
         }
-        for user in &self.invited {
+        for user in self.invited.iter().filter(|user| self.is_local(user)) {
             events.push(self.member(user, "invite")?);
         }
         Ok(events)
@@ -270,6 +285,10 @@ impl<'a> Wish<'a> {
             "m.room.member" => {
                 let membership = content.get("membership").and_then(Value::as_str);
                 match <&UserId>::try_from(state_key.as_str()) {
+                    Ok(user) if membership == Some("invite") && !self.is_local(user) => {
+                        let message = "Users of other servers can be invited by `invite` alone";
+                        Err(ApiError::invalid_param(message))
+                    }
                     Ok(user) if membership == Some("invite") => {
                         self.context.members.check_invitee(self.creator, user)
                     }

@@ -1,7 +1,5 @@
 //! Rooms that the user is invited to, or knocks at.
 
-use parlour_event::EventNum;
-use parlour_storage::schema::StoredEvent;
 use ruma::{
     UserId,
     api::client::sync::sync_events::v3::{InvitedRoom, KnockedRoom},
@@ -11,17 +9,6 @@ use ruma::{
 
 use super::{Round, rooms::Relation};
 use crate::view::{Fields, InviteAction, ViewError};
-
-/// What is told of a room to those who are not in it.
-const STRIPPED: [&str; 7] = [
-    "m.room.create",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.encryption",
-];
 
 impl Round<'_> {
     /// The section of a room with an invite; `None` if the client has it, or is not to have it.
@@ -38,7 +25,7 @@ impl Round<'_> {
         Ok(Some(room))
     }
 
-    fn takes_invites_of(&self, sender: &str) -> Result<bool, ViewError> {
+    pub(super) fn takes_invites_of(&self, sender: &str) -> Result<bool, ViewError> {
         let Ok(sender) = <&UserId>::try_from(sender) else { return Ok(false) };
         let permission = self.view().invite_permission(&self.ask.user)?;
         Ok(permission.action(sender) == InviteAction::Allow)
@@ -59,16 +46,8 @@ impl Round<'_> {
         relation: &Relation,
         inviter: Option<&str>,
     ) -> Result<Vec<Raw<AnyStrippedStateEvent>>, ViewError> {
-        let (view, root) = (self.view(), relation.at.state_after);
-        let mut nums: Vec<EventNum> = Vec::new();
-        for event_type in STRIPPED {
-            nums.extend(view.state_num(root, event_type, "")?);
-        }
-        if let Some(inviter) = inviter.filter(|inviter| *inviter != self.user()) {
-            nums.extend(view.member_num(root, inviter)?);
-        }
-        nums.push(relation.member.num);
-        let events: Vec<Option<StoredEvent>> = view.store.events(&nums)?;
-        events.iter().flatten().map(|event| view.stripped(event)).collect()
+        let inviter = inviter.filter(|inviter| *inviter != self.user());
+        let told = self.view().told_state(relation.at.state_after, inviter)?;
+        told.iter().chain([&relation.member]).map(|event| self.view().stripped(event)).collect()
     }
 }

@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use parlour_event::{EventNum, RoomNum, StreamPos, content::Membership, state::ReadState as _};
 use parlour_storage::schema::{MembershipEntry, StoredEvent, TimelineEntry};
 
+use ruma::{OwnedRoomId, RoomId};
+
 use super::Round;
 use crate::view::{RoomView, View, ViewError, reader::membership_of};
 
@@ -61,7 +63,7 @@ impl Relation {
 impl Round<'_> {
     /// The rooms in which something may be new for the user. Their number follows what has
     /// changed, or the number of the user's rooms, whichever is less.
-    pub(super) fn candidates(&self) -> Result<Vec<RoomNum>, ViewError> {
+    pub(super) fn candidates(&self) -> Result<Vec<(RoomNum, MembershipEntry)>, ViewError> {
         let (store, user) = (&self.view().store, self.user());
         let Some(since) = self.ask.since.filter(|_| !self.wants_all()) else {
             let all = store.memberships(user)?;
@@ -74,7 +76,7 @@ impl Round<'_> {
                     || self.since().is_some_and(|since| entry.pos > since)
                     || entry.pos > self.now.pos
             };
-            return Ok(all.into_iter().filter(|(_, e)| is_wanted(e)).map(|(num, _)| num).collect());
+            return Ok(all.into_iter().filter(|(_, entry)| is_wanted(entry)).collect());
         };
         // Of rooms that the user was done with at the last sync, nothing is told.
         let is_wanted =
@@ -82,7 +84,7 @@ impl Round<'_> {
         let typing = self.syncs.typing.rooms_since(since.typing);
         let Some(changed) = self.syncs.changes.rooms_since(since.pos) else {
             let all = store.memberships(user)?;
-            return Ok(all.into_iter().filter(|(_, e)| is_wanted(e)).map(|(num, _)| num).collect());
+            return Ok(all.into_iter().filter(|(_, entry)| is_wanted(entry)).collect());
         };
         let changed: HashSet<_> =
             changed.into_iter().chain(typing).chain(self.account.rooms()).collect();
@@ -95,9 +97,7 @@ impl Round<'_> {
         let view = self.view();
         let Some((_, at)) = view.room_at(num, self.now.pos)? else { return Ok(None) };
         let Some(room) = view.room_by_num(num)? else { return Ok(None) };
-        let filter = &self.ask.filter.room;
-        let listed = |rooms: &[ruma::OwnedRoomId]| rooms.contains(&room.room_id);
-        if listed(&filter.not_rooms) || !filter.rooms.as_deref().is_none_or(listed) {
+        if !self.wants_room(&room.room_id) {
             return Ok(None);
         }
         let Some(member) = view.state_event(at.state_after, "m.room.member", self.user())? else {
@@ -109,6 +109,13 @@ impl Round<'_> {
             Some(since) => self.then(num, since, &member, membership)?,
         };
         Ok(Some(Relation { room, at, member, membership, then }))
+    }
+
+    /// Whether the filter wants a room at all.
+    pub(super) fn wants_room(&self, room: &RoomId) -> bool {
+        let filter = &self.ask.filter.room;
+        let listed = |rooms: &[OwnedRoomId]| rooms.iter().any(|listed| listed == room);
+        !listed(&filter.not_rooms) && filter.rooms.as_deref().is_none_or(listed)
     }
 
     fn then(
@@ -140,7 +147,8 @@ impl View {
         user: &str,
         rooms: HashSet<RoomNum>,
     ) -> Result<Vec<RoomNum>, ViewError> {
-        self.rooms_of(user, &rooms, |entry| entry.membership == "join")
+        let joined = self.rooms_of(user, &rooms, |entry| entry.membership == "join")?;
+        Ok(joined.into_iter().map(|(num, _)| num).collect())
     }
 
     /// Those of some rooms to which a user has such a relation.
@@ -149,17 +157,16 @@ impl View {
         user: &str,
         rooms: &HashSet<RoomNum>,
         is_wanted: impl Fn(&MembershipEntry) -> bool,
-    ) -> Result<Vec<RoomNum>, ViewError> {
+    ) -> Result<Vec<(RoomNum, MembershipEntry)>, ViewError> {
         if rooms.len() > FEW {
             let all = self.store.memberships(user)?.into_iter();
             let wanted = all.filter(|(num, entry)| rooms.contains(num) && is_wanted(entry));
-            return Ok(wanted.map(|(num, _)| num).collect());
+            return Ok(wanted.collect());
         }
         let mut found = Vec::new();
         for num in rooms {
-            if self.store.membership(user, *num)?.is_some_and(|entry| is_wanted(&entry)) {
-                found.push(*num);
-            }
+            let entry = self.store.membership(user, *num)?.filter(&is_wanted);
+            found.extend(entry.map(|entry| (*num, entry)));
         }
         Ok(found)
     }

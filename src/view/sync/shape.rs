@@ -12,7 +12,7 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use crate::view::{EventFormat, Fields, Reader, Seen, ViewError};
+use crate::view::{EventFormat, Fields, Reader, Seen, View, ViewError};
 
 /// What makes an event an event: these fields are there whatever the filter says.
 const ALWAYS: [&str; 6] =
@@ -65,6 +65,19 @@ impl Shape {
                 Raw::from_json(federated(event, Some(&content))?)
             }
             false => reader.state_event(event, EventFormat::Sync)?,
+        };
+        self.cut(event, json)
+    }
+
+    /// An event of a room of which nothing else is here.
+    pub(super) fn lone_event<T>(
+        &self,
+        view: &View,
+        event: &StoredEvent,
+    ) -> Result<Raw<T>, ViewError> {
+        let json = match self.federation {
+            true => Raw::from_json(federated(event, None)?),
+            false => view.lone_event(event)?,
         };
         self.cut(event, json)
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lru::LruCache;
-use parlour_event::{content::Membership, state::StateRoot};
+use parlour_event::{EventNum, content::Membership, state::StateRoot};
 use ruma::{OwnedUserId, UInt, UserId, api::client::sync::sync_events::v3::RoomSummary};
 use serde::Deserialize;
 
@@ -77,18 +77,20 @@ impl Round<'_> {
         let at = &relation.at;
         summary.joined_member_count = UInt::new(at.joined);
         summary.invited_member_count = UInt::new(at.invited);
-        if self.has_name(at.state_after)? {
+        if self.view().has_name(at.state_after)? {
             return Ok(Vec::new());
         }
         let first = self.syncs.heroes.of(self.view(), at.state_after, at.joined + at.invited)?;
         summary.heroes = first.without(&self.ask.user);
         Ok(summary.heroes.iter().map(ToString::to_string).collect())
     }
+}
 
+impl View {
     /// Whether clients have a name for the room without asking who is in it.
-    fn has_name(&self, root: StateRoot) -> Result<bool, ViewError> {
+    pub(crate) fn has_name(&self, root: StateRoot) -> Result<bool, ViewError> {
         for event_type in ["m.room.name", "m.room.canonical_alias"] {
-            let Some(event) = self.view().state_event(root, event_type, "")? else { continue };
+            let Some(event) = self.state_event(root, event_type, "")? else { continue };
             let content = Fields::of(&event)?.content_as::<Named>();
             let name = content.ok().and_then(|named| match event_type {
                 "m.room.name" => named.name,
@@ -99,6 +101,27 @@ impl Round<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// The member events of those after whom a room without a name is named: of the first who are
+    /// joined or invited, one more than needed.
+    pub(crate) fn hero_nums(&self, root: StateRoot) -> Result<Vec<EventNum>, ViewError> {
+        let mut heroes = Vec::new();
+        // Numbers grow in the order of arrival.
+        let mut nums = self.member_nums(root)?;
+        nums.sort_unstable();
+        for batch in nums.chunks(BATCH) {
+            for event in self.store.events(batch)?.into_iter().flatten() {
+                let membership = membership_of(&event)?;
+                let is_here = matches!(membership, Some(Membership::Join | Membership::Invite));
+                heroes.extend(is_here.then_some(event.num));
+            }
+            if heroes.len() > HEROES {
+                break;
+            }
+        }
+        heroes.truncate(HEROES + 1);
+        Ok(heroes)
     }
 }
 

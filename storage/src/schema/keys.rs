@@ -35,6 +35,8 @@ keyspaces! {
     ROOM = b'H';
     /// Which rooms a user is or was in.
     MEMBERSHIP = b'M';
+    /// Memberships of rooms that this server is not in.
+    OUT_OF_BAND = b'v';
     /// Which rooms a user has forgotten.
     FORGOTTEN = b'f';
     /// How many joined members a server has in a room.
@@ -131,6 +133,7 @@ pub const OF_ROOM: &[u8] = &[
     EVENT_TIME,
     BACKWARD,
     OFF_TIMELINE,
+    OUT_OF_BAND,
 ];
 
 /// The two numbers at the end of a key.
@@ -211,6 +214,12 @@ pub fn room(num: RoomNum) -> Bytes {
 #[must_use]
 pub fn membership(user: &str, room: RoomNum) -> Bytes {
     KeyBuilder::new(MEMBERSHIP).text(user).number(room.0).build()
+}
+
+/// [`OUT_OF_BAND`]
+#[must_use]
+pub fn out_of_band(room: RoomNum, user: &str) -> Bytes {
+    KeyBuilder::new(OUT_OF_BAND).number(room.0).text(user).build()
 }
 
 /// [`FORGOTTEN`]

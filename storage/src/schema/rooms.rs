@@ -147,7 +147,7 @@ impl Stored for RoomHead {}
 pub struct MembershipEntry {
     /// The `membership` of the user's current member event.
     pub membership: String,
-    /// That event.
+    /// That event; 0 if this server has none because it is not in the room.
     pub event: EventNum,
     /// When it became current.
     pub pos: StreamPos,

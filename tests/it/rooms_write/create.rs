@@ -155,7 +155,7 @@ fn malformed_parameters_are_refused() {
         (json!({ "room_alias_name": "x".repeat(255) }), 400, "M_INVALID_PARAM"),
         (json!({ "invite_3pid": [pid] }), 403, "M_SERVER_NOT_TRUSTED"),
         (json!({ "invite": ["@nobody:localhost"] }), 404, "M_NOT_FOUND"),
-        (json!({ "invite": ["@nobody:elsewhere.example"] }), 404, "M_UNKNOWN"),
+        (json!({ "invite": ["@nobody:elsewhere.example"] }), 403, "M_FORBIDDEN"),
         (create(json!({ "m.federate": "no" })), 400, "M_BAD_JSON"),
         (create(json!({ "type": 1 })), 400, "M_BAD_JSON"),
         (create(json!({ "additional_creators": "@a:b" })), 400, "M_BAD_JSON"),

@@ -117,6 +117,6 @@ fn a_knock_is_refused_where_nobody_listens() {
     knock(&carol, "!nothing:localhost", json!({})).refused(404, "M_NOT_FOUND");
     knock(&carol, "#nothing:localhost", json!({})).refused(404, "M_NOT_FOUND");
     knock(&carol, "!nothing:elsewhere.example", json!({})).refused(404, "M_UNKNOWN");
-    knock(&carol, "#nothing:elsewhere.example", json!({})).refused(404, "M_UNKNOWN");
+    knock(&carol, "#nothing:elsewhere.example", json!({})).refused(403, "M_FORBIDDEN");
     knock(&carol, &room, json!({ "reason": 1 })).refused(400, "M_BAD_JSON");
 }

@@ -44,7 +44,7 @@ fn rooms_that_are_not_here_cannot_be_joined() {
         join_path(&alice, room).refused(404, code);
     }
     join_path(&alice, "#nothing:localhost").refused(404, "M_NOT_FOUND");
-    join_path(&alice, "#nothing:elsewhere.example").refused(404, "M_UNKNOWN");
+    join_path(&alice, "#nothing:elsewhere.example").refused(403, "M_FORBIDDEN");
     assert!(join_path(&alice, "nothing").status == 400);
     for verb in ["leave", "kick", "ban", "unban", "invite"] {
         alice.membership("!nothing:localhost", verb, about(&alice)).refused(403, "M_FORBIDDEN");
@@ -102,7 +102,7 @@ fn invites_reach_users_of_this_server() {
     bob.join(&room).ok();
     invite(&alice, about(&bob)).refused(403, "M_FORBIDDEN");
     invite(&alice, json!({ "user_id": "@nobody:localhost" })).refused(404, "M_NOT_FOUND");
-    invite(&alice, json!({ "user_id": "@x:elsewhere.example" })).refused(404, "M_UNKNOWN");
+    invite(&alice, json!({ "user_id": "@x:elsewhere.example" })).refused(403, "M_FORBIDDEN");
     let pid =
         json!({ "id_server": "x", "id_access_token": "x", "medium": "email", "address": "x" });
     invite(&alice, pid).refused(403, "M_SERVER_NOT_TRUSTED");
@@ -276,7 +276,7 @@ fn state_events_change_memberships_like_the_endpoints_do() {
     set(&alice, &bob.id, json!("leave")).ok();
     set(&carol, &carol.id, json!("join")).refused(403, "M_FORBIDDEN");
     set(&alice, "@nobody:localhost", json!("invite")).refused(404, "M_NOT_FOUND");
-    set(&alice, "@x:elsewhere.example", json!("invite")).refused(404, "M_UNKNOWN");
+    set(&alice, "@x:elsewhere.example", json!("invite")).refused(403, "M_FORBIDDEN");
     set(&alice, &carol.id, json!("dancing")).refused(400, "M_BAD_JSON");
     set(&alice, &carol.id, json!(1)).refused(400, "M_BAD_JSON");
     set(&alice, "carol", json!("invite")).refused(400, "M_INVALID_PARAM");

@@ -1,0 +1,282 @@
+//! Answers that no honest server gives.
+
+use std::sync::{Arc, Mutex};
+
+use parlour_event::pdu::{EventReference, PduBuilder};
+use ruma::ServerName;
+
+use super::*;
+use crate::common::{Asked, FakeServer, bytes};
+
+/// How a server treats who wants to join its room.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mode {
+    Honest,
+    /// A template for something else.
+    OtherRoom,
+    OtherUser,
+    NoJoin,
+    NewVersion,
+    /// An answer to the join.
+    NoCreate,
+    CreateOfOther,
+    NoSignatures,
+    Omitted,
+    Nonsense,
+    Broken,
+    Refused,
+    Incompatible,
+    Ungranted,
+    /// Knows only the first version of `send_join`.
+    Old,
+}
+
+/// A room of a server that does not exist but for its answers.
+struct FakeRoom {
+    version: &'static RoomVersion,
+    origin: Origin,
+    room_id: String,
+    events: Vec<Pdu>,
+}
+
+impl FakeRoom {
+    fn new(origin: &Origin, room_id: &str) -> Self {
+        let version = RoomVersion::parse("10").unwrap();
+        let (origin, room_id, events) = (origin.clone(), room_id.to_owned(), Vec::new());
+        let mut room = Self { version, origin, room_id, events };
+        let eve = room.eve();
+        let create = json!({ "creator": eve, "room_version": "10" });
+        room.add("m.room.create", "", create);
+        room.add("m.room.member", &eve, json!({ "membership": "join" }));
+        room.add("m.room.power_levels", "", json!({ "users": { eve.clone(): 100 } }));
+        room.add("m.room.join_rules", "", json!({ "join_rule": "public" }));
+        room
+    }
+
+    fn eve(&self) -> String {
+        format!("@eve:{}", self.origin.name)
+    }
+
+    fn builder(&self, sender: &str, kind: &str, key: &str, content: &Value) -> PduBuilder {
+        let reference = |event: &Pdu| EventReference::from(event.event_id().clone());
+        // Who comes is allowed by the rules, not by who is there.
+        let is_named = |event: &&Pdu| sender == self.eve() || event.event_type() != "m.room.member";
+        PduBuilder {
+            room_id: Some(self.room_id.as_str().try_into().unwrap()),
+            sender: sender.try_into().unwrap(),
+            event_type: kind.to_owned(),
+            state_key: Some(key.to_owned()),
+            content: crate::common::parse(content),
+            prev_events: self.events.last().map(reference).into_iter().collect(),
+            auth_events: self.events.iter().filter(is_named).map(reference).collect(),
+            depth: self.events.len() as u64 + 1,
+            origin_server_ts: 1_700_000_000_000,
+            redacts: None,
+            event_localpart: None,
+        }
+    }
+
+    fn add(&mut self, kind: &str, key: &str, content: Value) {
+        let builder = self.builder(&self.eve(), kind, key, &content);
+        let server = <&ServerName>::try_from(self.origin.name.as_str()).unwrap();
+        let event = builder.build_and_sign(self.version, server, &self.origin.key).unwrap();
+        self.events.push(event);
+    }
+
+    fn template(&self, asked: &Asked, mode: Mode) -> Vec<u8> {
+        let (user, version) = (asked.part(6), if mode == Mode::NewVersion { "99" } else { "10" });
+        let membership = if mode == Mode::NoJoin { "leave" } else { "join" };
+        let user = if mode == Mode::OtherUser { "@other:localhost:1" } else { &user };
+        let builder =
+            self.builder(user, "m.room.member", user, &json!({ "membership": membership }));
+        let server = <&ServerName>::try_from(self.origin.name.as_str()).unwrap();
+        let mut event = builder.into_template(self.version, server).unwrap();
+        if mode == Mode::OtherRoom {
+            event.insert("room_id".to_owned(), "!other:localhost".into());
+        }
+        let event = json::to_canonical_string(&Json::Object(event));
+        format!(r#"{{"room_version":"{version}","event":{event}}}"#).into_bytes()
+    }
+
+    fn answer(&self, mode: Mode) -> Vec<u8> {
+        let mut events: Vec<_> = self.events.iter().map(|event| event.json().clone()).collect();
+        match mode {
+            Mode::NoCreate => drop(events.remove(0)),
+            Mode::CreateOfOther => {
+                let other = Self::new(&self.origin, "!other:localhost");
+                events[0] = other.events[0].json().clone();
+            }
+            Mode::NoSignatures => events.iter_mut().for_each(|event| {
+                event.insert("signatures".to_owned(), Json::Object(Object::new()));
+            }),
+            _ => {}
+        }
+        let events = Json::Array(events.into_iter().map(Json::Object).collect());
+        let mut answer =
+            Object::from([("state".to_owned(), events.clone()), ("auth_chain".to_owned(), events)]);
+        if mode == Mode::Omitted {
+            answer.insert("members_omitted".to_owned(), true.into());
+        }
+        bytes(answer)
+    }
+}
+
+fn answer(room: &FakeRoom, mode: Mode, asked: &Asked) -> Option<(u16, Vec<u8>)> {
+    let error = |status, code: &str| {
+        let body = json!({ "errcode": code, "error": "no", "room_version": "99" });
+        Some((status, body.to_string().into_bytes()))
+    };
+    if asked.is("v1/make_join") {
+        return match mode {
+            Mode::Refused => error(403, "M_FORBIDDEN"),
+            Mode::Incompatible => error(400, "M_INCOMPATIBLE_ROOM_VERSION"),
+            Mode::Ungranted => error(400, "M_UNABLE_TO_GRANT_JOIN"),
+            Mode::Broken => error(500, "M_UNKNOWN"),
+            _ => Some((200, room.template(asked, mode))),
+        };
+    }
+    match mode {
+        Mode::Nonsense => Some((200, b"{}".to_vec())),
+        Mode::Old if asked.is("v1/send_join") => {
+            Some((200, [b"[200,", &room.answer(mode)[..], b"]"].concat()))
+        }
+        Mode::Old => None,
+        _ if asked.is("v2/send_join") => Some((200, room.answer(mode))),
+        _ => None,
+    }
+}
+
+fn fake(mode: &Arc<Mutex<Mode>>) -> (FakeServer, String) {
+    let mode = mode.clone();
+    let server = FakeServer::start(|origin| {
+        let room = FakeRoom::new(&origin, &format!("!room:{}", origin.name));
+        move |asked: &Asked| answer(&room, *mode.lock().unwrap(), asked)
+    });
+    let room = format!("!room:{}", server.name());
+    (server, room)
+}
+
+// Checklist 13.13, 13.14, 13.20
+#[test]
+fn what_makes_no_sense_lets_nobody_in() {
+    let far = Server::start_federated(&[]);
+    let mode = Arc::new(Mutex::new(Mode::Honest));
+    let (eve, room) = fake(&mode);
+    let bob = far.user("bob");
+    for (how, status, code) in [
+        (Mode::OtherRoom, 502, "M_UNKNOWN"),
+        (Mode::OtherUser, 502, "M_UNKNOWN"),
+        (Mode::NoJoin, 502, "M_UNKNOWN"),
+        (Mode::NewVersion, 400, "M_INCOMPATIBLE_ROOM_VERSION"),
+        (Mode::NoCreate, 502, "M_UNKNOWN"),
+        (Mode::CreateOfOther, 502, "M_UNKNOWN"),
+        (Mode::NoSignatures, 502, "M_UNKNOWN"),
+        (Mode::Omitted, 502, "M_UNKNOWN"),
+        (Mode::Nonsense, 502, "M_UNKNOWN"),
+        (Mode::Broken, 502, "M_UNKNOWN"),
+        (Mode::Refused, 403, "M_FORBIDDEN"),
+        (Mode::Incompatible, 400, "M_INCOMPATIBLE_ROOM_VERSION"),
+        (Mode::Ungranted, 400, "M_UNABLE_TO_GRANT_JOIN"),
+    ] {
+        *mode.lock().unwrap() = how;
+        let answer = bob.join(&room);
+        assert_eq!(answer["errcode"], code, "{how:?}: {}", answer.body);
+        answer.refused(status, code);
+        assert!(sections(&bob.sync(Ask::initial()).ok(), &room).is_empty(), "{how:?}");
+        bob.room(&room, "state").refused(403, "M_FORBIDDEN");
+    }
+    // What was signed is never anything but a join.
+    for asked in eve.asked().iter().filter(|asked| asked.is("v2/send_join")) {
+        assert_eq!(asked.body["content"]["membership"], "join");
+        assert_eq!((&asked.body["room_id"], &asked.body["sender"]), (&json!(room), &json!(bob.id)));
+    }
+    for how in [Mode::Honest, Mode::Old] {
+        *mode.lock().unwrap() = how;
+        bob.join(&room).ok();
+        assert_eq!(membership(&bob, &room, &bob), "join");
+        bob.leave(&room).ok();
+    }
+}
+
+#[test]
+fn who_cannot_let_in_leaves_it_to_others() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, mode) = (near.user("alice"), Arc::new(Mutex::new(Mode::Honest)));
+    let (eve, _) = fake(&mode);
+    for (number, how) in
+        [Mode::OtherRoom, Mode::Broken, Mode::Ungranted, Mode::NoCreate].into_iter().enumerate()
+    {
+        let (room, bob) = (alice.public_room(), far.user(&format!("bob{number}")));
+        *mode.lock().unwrap() = how;
+        join_via(&bob, &room, &[eve.name(), &near.name()]).ok();
+        let room = alice.public_room();
+        *mode.lock().unwrap() = Mode::Refused;
+        join_via(&bob, &room, &[eve.name(), &near.name()]).refused(403, "M_FORBIDDEN");
+    }
+}
+
+// Checklist 13.19
+#[test]
+fn an_invite_is_what_was_sent_and_nothing_else() {
+    let near = Server::start_federated(&[]);
+    let alice = near.user("alice");
+    let honest = Arc::new(Mutex::new(false));
+    let signs = honest.clone();
+    let eve = FakeServer::start(|origin| {
+        move |asked: &Asked| {
+            if !asked.is("v2/invite") {
+                return None;
+            }
+            let version = RoomVersion::parse(asked.body["room_version"].as_str()?)?;
+            let text = asked.body["event"].to_string();
+            let mut event = json::parse_object(version, text.as_bytes()).ok()?;
+            if !*signs.lock().unwrap() {
+                set(&mut event, "membership", "ban");
+            }
+            let (name, key) = (&origin.name, &origin.key);
+            parlour_event::signing::sign_event(version, &mut event, name, key);
+            Some((200, bytes(Object::from([("event".to_owned(), Json::Object(event))]))))
+        }
+    });
+    let room = alice.public_room();
+    let user = format!("@mallory:{}", eve.name());
+    let invite = || alice.membership(&room, "invite", json!({ "user_id": user }));
+    invite().refused(502, "M_UNKNOWN");
+    assert_eq!(alice.state(&room, "m.room.member", &user).status, 404);
+    *honest.lock().unwrap() = true;
+    invite().ok();
+    assert_eq!(alice.state(&room, "m.room.member", &user).ok()["membership"], "invite");
+    // Whole events were told, the create event first of all.
+    let asked = eve.asked();
+    let told = &asked.last().unwrap().body["invite_room_state"];
+    assert!(kinds(told).contains(&"m.room.create"));
+    assert!(told.as_array().unwrap().iter().all(|event| event["signatures"].is_object()));
+}
+
+// Checklist 13.19
+#[test]
+fn old_servers_get_the_first_version() {
+    let near = Server::start_federated(&[]);
+    let alice = near.user("alice");
+    let eve = FakeServer::start(|origin| {
+        move |asked: &Asked| {
+            if !asked.is("v1/invite") {
+                return None;
+            }
+            let version = RoomVersion::parse("2")?;
+            let mut event = json::parse_object(version, asked.body.to_string().as_bytes()).ok()?;
+            event.remove("unsigned");
+            parlour_event::signing::sign_event(version, &mut event, &origin.name, &origin.key);
+            let event = Object::from([("event".to_owned(), Json::Object(event))]);
+            Some((200, [b"[200,", &bytes(event)[..], b"]"].concat()))
+        }
+    });
+    let user = json!({ "user_id": format!("@mallory:{}", eve.name()) });
+    for (version, status) in [("1", 200), ("2", 200), ("3", 404)] {
+        let room = alice.create_room(json!({ "room_version": version })).room_id();
+        assert_eq!(alice.membership(&room, "invite", user.clone()).status, status, "{version}");
+    }
+    let asked = eve.asked();
+    let last = asked.iter().rfind(|asked| asked.is("v1/invite")).unwrap();
+    assert!(kinds(&last.body["unsigned"]["invite_room_state"]).contains(&"m.room.create"));
+}
