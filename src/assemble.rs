@@ -4,6 +4,7 @@ mod federation;
 mod finding;
 mod membership;
 mod operators;
+mod receiving;
 mod scrape;
 mod sending;
 mod serving;
@@ -65,7 +66,7 @@ use crate::{
         voip::{self, VoipContext},
     },
     config::{Config, DataDir},
-    federation::acl::RoomGuard,
+    federation::{acl::RoomGuard, receive::inbox::Inbox},
     http::Routes,
     push::UnreadCounts,
     search::{Follower, TextIndex},
@@ -87,6 +88,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let published = finding::published_rooms(&engine, &view);
     let guard = RoomGuard::new(view.clone());
     let members = membership::members(&boot, &engine, &view, &network);
+    let inbox = receiving::inbox(&boot, &engine, &view, &guard, &network)?;
     let accounts = accounts(&boot, &engine)?;
     let notices = operators::notices(&boot, &engine).await?;
     let looks = Looks { rooms: Some(engine.rooms.clone()), queues: Some(network.queues.clone()) };
@@ -105,12 +107,14 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(operators::moderation_routes(&boot, &engine, &view))
         .and(network.routes(&boot, &engine, profiles, aliases))
         .and(serving::routes(&boot, &engine, &view, &guard, published))
+        .and(receiving::routes(&inbox))
         .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
         .and(metrics_routes(boot.metrics.clone(), looks))
         .and(network.admin_routes(&engine));
     let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes)
         .servers(Arc::new(network.auth(&boot)));
     Ok(service.on_stop(move || async move {
+        inbox.iter().for_each(Inbox::stop);
         network.stop().await;
         engine.stop().await;
     }))

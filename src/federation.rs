@@ -20,6 +20,8 @@ pub mod outbound;
 pub mod pdu_stream;
 pub mod public_rooms;
 pub mod query;
+pub mod receive;
+pub mod send;
 pub mod spaces;
 pub mod state;
 pub mod third_party;

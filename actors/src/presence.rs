@@ -165,6 +165,11 @@ impl Presence {
         self.tell(user, News::Set { device: device.to_owned(), state, status_msg });
     }
 
+    /// Says what another server has told of its user, who is in these rooms.
+    pub fn told(&self, user: &str, status: Status, rooms: Vec<RoomNum>) {
+        self.tell(user, News::Told(status, rooms));
+    }
+
     /// Says that a user's name or avatar is another one, which presence events have in them.
     pub fn profile_changed(&self, user: &str) {
         self.tell(user, News::Profile);
@@ -220,7 +225,7 @@ impl Presence {
 
     fn tell(&self, user: &str, news: News) {
         if let Some(inner) = &self.0 {
-            // At most two messages per request, and requests are bounded.
+            // Requests are bounded, and so is what each of them can say.
             inner.addr.do_send(Told { user: user.to_owned(), news });
         }
     }
@@ -258,6 +263,7 @@ enum News {
     SyncEnded { device: String },
     Acted,
     Set { device: String, state: State, status_msg: Option<String> },
+    Told(Status, Vec<RoomNum>),
     Profile,
     Background,
     Gone,
@@ -303,6 +309,13 @@ impl Handler<Told> for PresenceActor {
                 }
                 self.write(|table| table.set(&user, &device, state, status_msg, now));
                 must = true;
+            }
+            News::Told(status, rooms) => {
+                let background = Background { rooms, ..Background::default() };
+                must = self.write(|table| {
+                    table.meet(&user, background);
+                    table.told(&user, status, now)
+                });
             }
             News::Profile => must = self.read(|table| table.is_awake(&user)),
             News::Gone => {

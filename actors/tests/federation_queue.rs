@@ -480,6 +480,7 @@ async fn typing_and_receipts_of_users_here_are_told() {
             receipt_type: kind.to_owned(),
             thread: thread.to_owned(),
             event_id: event.to_owned(),
+            ts: None,
         };
         server.engine.users.set_receipt(user("alice").as_str(), receipt).await.unwrap();
     }

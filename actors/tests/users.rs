@@ -76,6 +76,7 @@ async fn of_very_many_receipts_the_newest_are_told_and_all_of_ones_own() {
             receipt_type: kind.to_owned(),
             thread: String::new(),
             event_id: event.to_owned(),
+            ts: None,
         };
         engine.users.set_receipt(user, receipt).await.unwrap();
     };

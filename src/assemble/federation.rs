@@ -47,7 +47,6 @@ use crate::{
 pub(super) struct Network {
     pub(super) client: FederationClient,
     pub(super) checker: EventChecker,
-    #[allow(dead_code, reason = "what receives events comes with the next change")]
     pub(super) room_client: RoomClient,
     pub(super) queues: FederationQueues,
     pub(super) ring: KeyRing,

@@ -155,6 +155,7 @@ impl ReceiptContext {
             receipt_type: marker.kind.to_string(),
             thread: marker.thread.to_owned(),
             event_id: marker.event_id.to_string(),
+            ts: None,
         };
         Ok(self.users.set_receipt(user, receipt).await?)
     }

@@ -99,7 +99,19 @@ impl Audience<'_> {
     ///
     /// If storage cannot be read.
     pub fn shares_room(&self, other: &str) -> Result<bool, ViewError> {
-        Ok(self.user.as_str() == other
-            || self.view.joined_rooms(other)?.any(|room| self.rooms.contains(&room)))
+        let view = self.view;
+        if self.user.as_str() == other
+            || view.joined_rooms(other)?.any(|room| self.rooms.contains(&room))
+        {
+            return Ok(true);
+        }
+        let is_ours = |other: &UserId| other.server_name() == self.user.server_name();
+        if <&UserId>::try_from(other).map_or(true, is_ours)
+            || view.store.state_key_num("m.room.member", other)?.is_none()
+        {
+            return Ok(false);
+        }
+        let mut rooms = self.rooms.iter().take(MAX_ROOMS);
+        rooms.try_fold(false, |found, room| Ok(found || view.is_joined(*room, other)?))
     }
 }

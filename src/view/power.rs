@@ -1,13 +1,13 @@
 //! Who is what in a room now: membership and power.
 
 use parlour_event::{
-    Pdu, RoomVersion,
+    Pdu, RoomNum, RoomVersion,
     content::{CreateContent, LevelError, MemberContent, Membership, PowerLevels},
     json,
 };
 use ruma::UserId;
 
-use super::{RoomView, View, ViewError};
+use super::{RoomView, View, ViewError, reader};
 
 /// The power levels of a room as they are now. Malformed ones give nobody power.
 #[derive(Debug)]
@@ -75,6 +75,20 @@ impl View {
     ) -> Result<Option<Membership>, ViewError> {
         let member = self.current(room, "m.room.member", user.as_str())?;
         Ok(member.and_then(|member| MemberContent::new(member.content()).membership()))
+    }
+
+    /// Whether a user, of whichever server, is joined to a room now. Of our own users it is noted in
+    /// which rooms they are; this looks into the room's state.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn is_joined(&self, room: RoomNum, user: &str) -> Result<bool, ViewError> {
+        let Some(head) = self.store.room_head(room)? else { return Ok(false) };
+        let Some(num) = self.member_num(head.state, user)? else { return Ok(false) };
+        let member = self.store.event(num)?;
+        let membership = member.as_ref().map(reader::membership_of).transpose()?.flatten();
+        Ok(membership == Some(Membership::Join))
     }
 
     /// The power levels of a room now.

@@ -63,8 +63,16 @@ impl FakeServer {
     where
         F: Fn(&Asked) -> Option<(u16, Vec<u8>)> + Send + Sync + 'static,
     {
+        Self::start_at("localhost", answers)
+    }
+
+    /// The same by this name of the machine.
+    pub(crate) fn start_at<F>(host: &str, answers: impl FnOnce(Origin) -> F) -> Self
+    where
+        F: Fn(&Asked) -> Option<(u16, Vec<u8>)> + Send + Sync + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let name = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let name = format!("{host}:{}", listener.local_addr().unwrap().port());
         let key = SigningKey::from_seed(&[7; 32], "fake").unwrap();
         let origin = Origin { name, key };
         let answers: Arc<Answers> = Arc::new(answers(origin.clone()));

@@ -12,6 +12,7 @@ mod random;
 mod schema;
 mod server;
 mod user;
+mod visitor;
 
 pub(crate) use answer::Answer;
 pub(crate) use fake_server::{Asked, FakeServer, bytes};
@@ -21,3 +22,4 @@ pub(crate) use random::Random;
 pub(crate) use schema::check as check_schema;
 pub(crate) use server::{PASSWORD, Ran, SHARED_SECRET, Server, deadline};
 pub(crate) use user::{Ask, User, fresh_txn};
+pub(crate) use visitor::Visitor;

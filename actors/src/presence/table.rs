@@ -26,6 +26,10 @@ const MAX_PAIRS: usize = 1_000_000;
 /// Of how many rooms it is remembered when somebody's presence changed there.
 const MAX_CHANGES: usize = 100_000;
 
+/// How long what another server says of its user counts: servers repeat it before half an hour is
+/// over.
+const TOLD: Duration = Duration::from_secs(30 * 60);
+
 /// For how long after an activity a user counts as currently active.
 const ACTIVE: Duration = Duration::from_secs(60);
 
@@ -62,12 +66,22 @@ struct Person {
     hidden: bool,
     status_msg: Option<String>,
     last_active_ts: u64,
+    /// What another server has said of its user.
+    told: Option<Told>,
     /// The user's rooms, each with the counter's value at what was last told there.
     rooms: BTreeMap<RoomNum, u64>,
     shown: State,
     currently_active: bool,
     /// The counter's value when the user went offline.
     went: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    state: State,
+    currently_active: bool,
+    /// How long that counts.
+    until: Duration,
 }
 
 #[derive(Debug)]
@@ -111,6 +125,11 @@ impl Person {
 
     /// What the user is now, and whether currently active.
     fn look(&self, now: Now, options: &PresenceOptions) -> (State, bool) {
+        if let Some(Told { state, currently_active, until }) = self.told {
+            return Some((state, currently_active))
+                .filter(|_| now.monotonic < until)
+                .unwrap_or_default();
+        }
         let there = self.devices.values().filter(|device| device.is_there(now, options.grace));
         let best = there.map(|device| device.state).max().unwrap_or_default();
         let state = match (best, self.chosen) {
@@ -268,6 +287,16 @@ impl Table {
         }
     }
 
+    /// Another server has said what its user is. Says whether that has to be told in any case.
+    pub(super) fn told(&mut self, user: &str, status: Status, now: Now) -> bool {
+        let Some(person) = self.people.get_mut(user) else { return false };
+        let Status { state, currently_active, status_msg, last_active_ts } = status;
+        let until = now.monotonic.saturating_add(TOLD);
+        person.told = Some(Told { state, currently_active, until });
+        person.last_active_ts = last_active_ts.min(now.wall);
+        std::mem::replace(&mut person.status_msg, status_msg) != person.status_msg
+    }
+
     /// Sees what a user is now, and tells it to the user's rooms if it is another thing than
     /// before, or if it `must` be told.
     pub(super) fn settle(&mut self, user: &str, now: Now, must: bool) -> Option<Turn> {
@@ -343,9 +372,10 @@ impl Table {
         })
     }
 
-    /// What of a user is to be kept, hidden or not; `None` if the user is not remembered.
+    /// What of a user is to be kept, hidden or not; `None` if the user is not remembered, or if
+    /// another server says what it is.
     pub(super) fn kept(&self, user: &str) -> Option<PresenceEntry> {
-        let person = self.people.get(user)?;
+        let person = self.people.get(user).filter(|person| person.told.is_none())?;
         let (status_msg, last_active_ts) = (person.status_msg.clone(), person.last_active_ts);
         Some(PresenceEntry { status_msg, last_active_ts })
     }

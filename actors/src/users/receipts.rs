@@ -20,6 +20,8 @@ pub struct NewReceipt {
     pub thread: String,
     /// The event that was read.
     pub event_id: String,
+    /// When, in milliseconds since the epoch, if not now.
+    pub ts: Option<u64>,
 }
 
 /// How many of a room's receipts a client is told of at once: the newest, and its user's own.
@@ -40,7 +42,7 @@ impl Users {
             receipt_type: new.receipt_type,
             thread: new.thread,
             event_id: new.event_id,
-            ts: self.env.clock.now_ms(),
+            ts: new.ts.unwrap_or_else(|| self.env.clock.now_ms()),
         };
         let room = new.room;
         let decide = move |store: &Store| {

@@ -100,8 +100,11 @@ impl Round<'_> {
         if !filter::wants_sender(&self.ask.filter.presence, user) || self.ignored.contains(user) {
             return Ok(false);
         }
-        let membership = self.view().store.membership(user, room)?;
-        Ok(membership.is_some_and(|entry| entry.membership == "join"))
+        match self.view().store.membership(user, room)? {
+            Some(entry) => Ok(entry.membership == "join"),
+            // Of other servers' users that is not noted.
+            None => self.view().is_joined(room, user),
+        }
     }
 }
 

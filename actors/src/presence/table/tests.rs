@@ -143,3 +143,26 @@ fn the_number_of_rooms_is_bounded() {
     table.meet("@bot:x", Background::default());
     assert_eq!((table.pairs, table.rooms.len()), (0, 0));
 }
+
+#[test]
+fn what_another_server_says_counts_for_half_an_hour() {
+    let mut table = table();
+    let status = |state, message: &str| Status {
+        state,
+        currently_active: state == State::Online,
+        status_msg: Some(message.to_owned()),
+        last_active_ts: u64::MAX,
+    };
+    assert!(table.told(BOB, status(State::Online, "tea"), at(0)));
+    assert_eq!(table.settle(BOB, at(0), true), Some(Turn::Came));
+    assert_eq!(state(&table), (State::Online, true));
+    assert_eq!(table.status(BOB).map(|status| status.last_active_ts), Some(at(0).wall));
+    // The other server keeps it.
+    assert_eq!(table.kept(BOB), None);
+    assert!(!table.told(BOB, status(State::Unavailable, "tea"), at(60)));
+    table.settle(BOB, at(60), false);
+    assert_eq!(state(&table), (State::Unavailable, false));
+    assert_eq!(table.settle(BOB, at(60 + 1_799), false), None);
+    assert_eq!(table.settle(BOB, at(60 + 1_800), false), Some(Turn::Went));
+    assert!(table.told(BOB, status(State::Online, "milk"), at(9_000)));
+}

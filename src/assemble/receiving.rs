@@ -1,0 +1,49 @@
+//! Puts together what takes in other servers' transactions.
+
+use parlour_actors::Engine;
+
+use super::federation::Network;
+use crate::{
+    federation::{
+        acl::RoomGuard,
+        receive::{Counters, ReceiveParts, inbox::Inbox},
+        send,
+    },
+    http::{Api, Routes},
+    server::{Boot, StartError},
+    view::View,
+};
+
+/// Where transactions go, if this server speaks to others.
+pub(super) fn inbox(
+    boot: &Boot,
+    engine: &Engine,
+    view: &View,
+    guard: &RoomGuard,
+    network: &Network,
+) -> Result<Option<Inbox>, StartError> {
+    if !boot.config.federation.enabled {
+        return Ok(None);
+    }
+    Ok(Some(Inbox::start(ReceiveParts {
+        server_name: boot.config.server.name.clone(),
+        rooms: engine.rooms.clone(),
+        view: view.clone(),
+        guard: guard.clone(),
+        checker: network.checker.clone(),
+        client: network.room_client.clone(),
+        typing: engine.typing.clone(),
+        users: engine.users.clone(),
+        presence: engine.presence.clone(),
+        clock: boot.env.clock.clone(),
+        counters: Counters::new(&boot.metrics)?,
+    })))
+}
+
+/// The endpoint that takes them.
+pub(super) fn routes(inbox: &Option<Inbox>) -> Routes {
+    match inbox {
+        Some(inbox) => send::routes(inbox.clone()),
+        None => Routes::new(Api::Federation, ()).finish(),
+    }
+}

@@ -1,0 +1,235 @@
+//! Ephemeral data: who types, who has read what, who is online.
+//!
+//! Each is believed of the sender's own users alone, in rooms that they are in and from which
+//! their server is not kept out. What does not fit is dropped and counted; nobody is told.
+
+use std::{
+    num::NonZero,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use lru::LruCache;
+use parlour_actors::{
+    presence::{State, Status},
+    users::NewReceipt,
+};
+use parlour_event::RoomNum;
+use ruma::{
+    EventId, OwnedUserId, RoomId, ServerName, UserId,
+    api::federation::transactions::edu::{
+        Edu, PresenceContent, PresenceUpdate, ReceiptContent, ReceiptData, TypingContent,
+    },
+    events::receipt::ReceiptThread,
+    presence::PresenceState,
+};
+use serde_json::value::RawValue;
+
+use super::ReceiveParts;
+use crate::view::{RoomView, ViewError};
+
+/// How long somebody types whose server does not say otherwise: servers repeat it every 40 seconds.
+const TYPING: Duration = Duration::from_secs(60);
+
+/// How many receipts, and how many users' presence, one EDU may hold; the rest is dropped.
+const MAX_RECEIPTS: usize = 500;
+const MAX_PRESENCE: usize = 500;
+
+/// In how many of the rooms that are shared with a server its users' presence is shown.
+const MAX_ROOMS: usize = 500;
+
+/// Of how many users it is remembered in which rooms they are, and how long that counts.
+const REMEMBERED: NonZero<usize> = NonZero::new(10_000).expect("it is not zero");
+const ROOMS_COUNT: Duration = Duration::from_secs(120);
+
+/// The kind of receipt that servers tell each other.
+const READ: &str = "m.read";
+
+/// The longest status message that is taken, in bytes.
+const MAX_STATUS_MESSAGE: usize = 2_048;
+
+/// Takes in ephemeral data.
+#[derive(Debug)]
+pub(super) struct EduReceiver {
+    parts: ReceiveParts,
+    /// The rooms of users whose presence was told, and how long that counts.
+    rooms: Mutex<LruCache<OwnedUserId, (Duration, Vec<RoomNum>)>>,
+}
+
+/// What became of one, in one word for the counter.
+type Outcome = Result<&'static str, ViewError>;
+
+impl EduReceiver {
+    pub(super) fn new(parts: ReceiveParts) -> Self {
+        Self { parts, rooms: Mutex::new(LruCache::new(REMEMBERED)) }
+    }
+
+    /// Takes in what has come with one transaction.
+    pub(super) async fn receive(&self, origin: &ServerName, edus: Vec<Box<RawValue>>) {
+        for edu in edus {
+            let (kind, outcome) = match serde_json::from_str::<Edu>(edu.get()) {
+                Ok(Edu::Typing(content)) => ("m.typing", self.typing(origin, &content)),
+                Ok(Edu::Receipt(content)) => ("m.receipt", self.receipts(origin, content).await),
+                Ok(Edu::Presence(content)) => ("m.presence", self.presence(origin, content)),
+                // There is no end-to-end encryption yet; who has it sends these again on request.
+                Ok(Edu::DeviceListUpdate(_)) => ("m.device_list_update", Ok("ignored")),
+                Ok(Edu::DirectToDevice(_)) => ("m.direct_to_device", Ok("ignored")),
+                Ok(Edu::SigningKeyUpdate(_)) => ("m.signing_key_update", Ok("ignored")),
+                Ok(_) => ("other", Ok("ignored")),
+                Err(_) => ("other", Ok("malformed")),
+            };
+            let outcome = outcome.unwrap_or_else(|error| {
+                tracing::error!(%error, "an EDU cannot be taken in");
+                "failed"
+            });
+            self.parts.counters.edu(kind, outcome);
+        }
+    }
+
+    /// A room in which a user is whom this server speaks for.
+    fn room_of(
+        &self,
+        origin: &ServerName,
+        user: &UserId,
+        room: &RoomId,
+    ) -> Result<Option<RoomView>, ViewError> {
+        let ReceiveParts { view, guard, .. } = &self.parts;
+        if user.server_name() != origin {
+            return Ok(None);
+        }
+        let Some(room) = view.room(room)? else { return Ok(None) };
+        let is_joined = view.is_joined(room.num, user.as_str())?;
+        Ok(if is_joined && guard.admits(&room, origin)? { Some(room) } else { None })
+    }
+
+    fn typing(&self, origin: &ServerName, content: &TypingContent) -> Outcome {
+        let TypingContent { user_id, room_id, typing, .. } = content;
+        let Some(room) = self.room_of(origin, user_id, room_id)? else { return Ok("refused") };
+        self.parts.typing.set(room.num, user_id.as_str(), typing.then_some(TYPING));
+        Ok("accepted")
+    }
+
+    async fn receipts(&self, origin: &ServerName, content: ReceiptContent) -> Outcome {
+        let mut outcome = "accepted";
+        let receipts = content.receipts.into_iter().flat_map(|(room, of_room)| {
+            of_room.read.into_iter().map(move |(user, data)| (room.clone(), user, data))
+        });
+        for (number, (room, user, data)) in receipts.enumerate() {
+            let taken = number < MAX_RECEIPTS && self.receipt(origin, &room, user, data).await?;
+            if !taken {
+                outcome = "refused";
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// One receipt. It must be for an event of the room that is known here, in a thread to which
+    /// that belongs: else anybody could have any number of receipts kept.
+    async fn receipt(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        user: OwnedUserId,
+        data: ReceiptData,
+    ) -> Result<bool, ViewError> {
+        let Some(room) = self.room_of(origin, &user, room)? else { return Ok(false) };
+        let thread = match &data.data.thread {
+            ReceiptThread::Unthreaded => "",
+            thread => thread.as_str().unwrap_or_default(),
+        };
+        let Some(event_id) = self.newest(&room, data.event_ids.iter().map(|id| &**id), thread)?
+        else {
+            return Ok(false);
+        };
+        let now = self.parts.clock.now_ms();
+        let receipt = NewReceipt {
+            room: room.num,
+            receipt_type: READ.to_owned(),
+            thread: thread.to_owned(),
+            event_id,
+            ts: data.data.ts.map(|ts| u64::from(ts.0).min(now)),
+        };
+        let set = self.parts.users.set_receipt(user.as_str(), receipt).await;
+        Ok(set.inspect_err(|error| tracing::warn!(%error, "a receipt was not kept")).is_ok())
+    }
+
+    /// The newest of some events of a room's thread, as far as they are known here and shown.
+    fn newest<'e>(
+        &self,
+        room: &RoomView,
+        events: impl Iterator<Item = &'e EventId>,
+        thread: &str,
+    ) -> Result<Option<String>, ViewError> {
+        let view = &self.parts.view;
+        let mut newest = None;
+        // It is a list for historical reasons, and has one element.
+        for id in events.take(8) {
+            let Some(num) = view.store.event_num(id.as_str())? else { continue };
+            let Some(event) = view.store.event(num)? else { continue };
+            let fits = event.meta.room == room.num
+                && event.meta.flags.is_visible()
+                && (thread.is_empty() || view.thread_place(&event)?.fits(thread));
+            if fits {
+                newest = newest.max(Some((event.meta.pos, event.meta.event_id)));
+            }
+        }
+        Ok(newest.map(|(_, id)| id))
+    }
+
+    fn presence(&self, origin: &ServerName, content: PresenceContent) -> Outcome {
+        let ReceiveParts { presence, clock, .. } = &self.parts;
+        if !presence.is_on() {
+            return Ok("ignored");
+        }
+        let mut outcome = "accepted";
+        for (number, update) in content.push.into_iter().enumerate() {
+            let PresenceUpdate { user_id, status_msg, last_active_ago, .. } = update;
+            let fits = number < MAX_PRESENCE
+                && user_id.server_name() == origin
+                && status_msg.as_ref().is_none_or(|text| text.len() <= MAX_STATUS_MESSAGE);
+            let rooms = if fits { self.rooms_of(&user_id)? } else { Vec::new() };
+            if rooms.is_empty() {
+                outcome = "refused";
+                continue;
+            }
+            let state = match update.presence {
+                PresenceState::Online => State::Online,
+                PresenceState::Unavailable => State::Unavailable,
+                _ => State::Offline,
+            };
+            let status = Status {
+                state,
+                currently_active: update.currently_active && state == State::Online,
+                status_msg: status_msg.filter(|text| !text.is_empty()),
+                last_active_ts: clock.now_ms().saturating_sub(last_active_ago.into()),
+            };
+            presence.told(user_id.as_str(), status, rooms);
+        }
+        Ok(outcome)
+    }
+
+    /// The rooms that another server's user is in, among those that are shared with that server:
+    /// looked up once in a while.
+    fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomNum>, ViewError> {
+        let ReceiveParts { view, clock, .. } = &self.parts;
+        let now = clock.monotonic();
+        let known = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((until, rooms)) = known().get(user)
+            && now < *until
+        {
+            return Ok(rooms.clone());
+        }
+        let mut rooms = Vec::new();
+        if view.store.state_key_num("m.room.member", user.as_str())?.is_some() {
+            let server = user.server_name().as_str();
+            let shared = view.store.rooms_of_server(server, (RoomNum(0), None), MAX_ROOMS)?;
+            for (room, _) in shared {
+                if view.is_joined(room, user.as_str())? {
+                    rooms.push(room);
+                }
+            }
+        }
+        known().put(user.to_owned(), (now.saturating_add(ROOMS_COUNT), rooms.clone()));
+        Ok(rooms)
+    }
+}

@@ -1,0 +1,408 @@
+//! What one event builds on and is not known here: asked of the servers of its room, in turn.
+//!
+//! First the events between it and what is known (`get_missing_events`), a few pages of them. Where
+//! the gap is deeper, history is cut: the state before the oldest event that was found is asked for
+//! instead (`state_ids`, then single events or the whole `state`), and what is before it stays
+//! unknown until somebody pages back.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{StreamExt as _, stream};
+use parlour_actors::{RoomError, Verdict, per_key::PerKey};
+use parlour_event::Pdu;
+use parlour_storage::{StorageError, schema::keys};
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
+use tokio::sync::Semaphore;
+
+use super::{ReceiveParts, pdus::receive};
+use crate::{
+    federation::outbound::{
+        client::AskError,
+        rooms::{Gap, RawPdu, ToldState},
+    },
+    view::RoomView,
+};
+
+/// How many servers of a room are asked besides the sender of the transaction and of the event.
+const MAX_OTHERS: usize = 3;
+
+/// From how many servers of a room these are chosen.
+const LOOKED_AT: usize = 50;
+
+/// How many missing events one page has: as many as servers give.
+const PAGE: u32 = 20;
+
+/// How many pages of missing events are asked for.
+const MAX_PAGES: usize = 5;
+
+/// For how many of the missing events the state before them is asked for, besides the event that
+/// all is done for.
+const MAX_STATES: usize = 3;
+
+/// Up to how many missing events of a state are asked for one by one.
+const MAX_SINGLE: usize = 150;
+
+/// How many events of a state are asked for at the same time.
+const SINGLE_AT_ONCE: usize = 6;
+
+/// How many events a state may have, together with its auth chain.
+const MAX_STATE: usize = 300_000;
+
+/// How many ids are looked up before others get their turn.
+const LOOK_UP: usize = 500;
+
+/// How many questions to one server, and to all, are under way at the same time: a slow server holds
+/// up the search for its own events alone.
+const OF_ONE_SERVER: usize = 6;
+const OF_ALL_SERVERS: usize = 64;
+
+/// How many whole states are in memory at the same time.
+const WHOLE_STATES: usize = 1;
+
+/// Bounds what is asked, of each server and altogether.
+#[derive(Debug)]
+pub(super) struct Askers {
+    of_server: PerKey<OwnedServerName, Semaphore>,
+    of_all: Semaphore,
+    whole_states: Semaphore,
+}
+
+impl Default for Askers {
+    fn default() -> Self {
+        Self {
+            of_server: PerKey::default(),
+            of_all: Semaphore::new(OF_ALL_SERVERS),
+            whole_states: Semaphore::new(WHOLE_STATES),
+        }
+    }
+}
+
+/// The search for what one event builds on.
+pub(super) struct Search<'a> {
+    parts: &'a ReceiveParts,
+    askers: &'a Askers,
+    room: &'a RoomView,
+    /// Who is asked, in this order.
+    servers: Vec<OwnedServerName>,
+    /// Who has given no answer, and is not asked again.
+    silent: Mutex<HashSet<OwnedServerName>>,
+    states: AtomicUsize,
+}
+
+impl<'a> Search<'a> {
+    /// A search among the servers of the room, beginning with the one that has sent the event.
+    pub(super) fn new(
+        parts: &'a ReceiveParts,
+        askers: &'a Askers,
+        room: &'a RoomView,
+        origin: &ServerName,
+        pdu: &Pdu,
+    ) -> Self {
+        let mut servers = vec![origin.to_owned(), pdu.sender().server_name().to_owned()];
+        let known = parts.view.store.servers_in_room(room.num, LOOKED_AT).unwrap_or_default();
+        let mut known: Vec<_> = known
+            .into_iter()
+            .filter_map(|(name, users)| Some((users, name.try_into().ok()?)))
+            .collect();
+        // Where most users are, most is known.
+        known.sort_unstable_by(|(a, _): &(u64, OwnedServerName), (b, _)| b.cmp(a));
+        let mut seen = HashSet::new();
+        servers.extend(known.into_iter().map(|(_, name)| name));
+        servers.retain(|server| parts.client.may_ask(server) && seen.insert(server.clone()));
+        servers.truncate(2 + MAX_OTHERS);
+        let (silent, states) = (Mutex::default(), AtomicUsize::new(0));
+        Self { parts, askers, room, servers, silent, states }
+    }
+
+    /// Takes in an event, and before it what it builds on.
+    pub(super) async fn bring_in(&self, pdu: &Arc<Pdu>) -> Result<Verdict, RoomError> {
+        match receive(self.parts, &self.room.room_id, pdu).await {
+            Err(RoomError::Missing(_)) => {}
+            decided => return decided,
+        }
+        for older in self.missing_events(pdu).await? {
+            if self.states.load(Ordering::Relaxed) > MAX_STATES {
+                break;
+            }
+            if let Err(error) = self.take_in(&older).await {
+                let event = older.event_id();
+                tracing::debug!(%event, %error, "a missing event was not taken in");
+            }
+        }
+        self.take_in(pdu).await
+    }
+
+    /// The missing events before this one, as far as servers give them, oldest first.
+    async fn missing_events(&self, pdu: &Arc<Pdu>) -> Result<Vec<Arc<Pdu>>, RoomError> {
+        let mut found = Found::new(pdu.clone());
+        let earliest = self.extremities()?;
+        for server in &self.servers {
+            for _ in 0..MAX_PAGES {
+                let latest = found.whose_prev_events_are_missing(|id| self.is_in_graph(id))?;
+                if latest.is_empty() {
+                    return Ok(found.oldest_first());
+                }
+                let gap = Gap { latest, earliest: earliest.clone(), min_depth: 0, limit: PAGE };
+                let (client, room) = (&self.parts.client, &self.room.room_id);
+                let answer = self.ask(server, client.get_missing_events(server, room, gap)).await;
+                let Some(events) = answer else { break };
+                if !found.add(self.check(events).await?, |id| self.is_in_graph(id))? {
+                    break;
+                }
+            }
+        }
+        Ok(found.oldest_first())
+    }
+
+    /// Takes in an event, with what it needs besides the events before it. If those are not known,
+    /// the state before it is asked for.
+    async fn take_in(&self, pdu: &Arc<Pdu>) -> Result<Verdict, RoomError> {
+        let room = &self.room.room_id;
+        let missing = match receive(self.parts, room, pdu).await {
+            Err(RoomError::Missing(missing)) => missing,
+            decided => return decided,
+        };
+        self.find_auth_events(pdu, &missing).await?;
+        if !missing.iter().any(|id| pdu.prev_events().contains(id)) {
+            return receive(self.parts, room, pdu).await;
+        }
+        self.states.fetch_add(1, Ordering::Relaxed);
+        let state = self.state_before(pdu).await?;
+        let told = self.parts.rooms.receive_at(room, pdu.clone(), state.clone()).await;
+        let Err(RoomError::Missing(missing)) = told else { return told };
+        self.find_auth_events(pdu, &missing).await?;
+        self.parts.rooms.receive_at(room, pdu.clone(), state).await
+    }
+
+    /// Asks for those of an event's auth events that are missing.
+    async fn find_auth_events(&self, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<(), RoomError> {
+        let is_missing = |id: &&OwnedEventId| missing.contains(id);
+        if !pdu.auth_events().iter().any(|id| is_missing(&id)) {
+            return Ok(());
+        }
+        for server in &self.servers {
+            let (client, room) = (&self.parts.client, &self.room.room_id);
+            let answer = self.ask(server, client.event_auth(server, room, pdu.event_id())).await;
+            let Some(chain) = answer else { continue };
+            let chain = self.check(chain).await?;
+            self.parts.rooms.outliers(room, chain).await?;
+            if self.unknown(pdu.auth_events().iter()).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(RoomError::Missing(self.unknown(pdu.auth_events().iter()).await?))
+    }
+
+    /// The state before an event, as far as servers tell it. All of it is known here then.
+    async fn state_before(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, RoomError> {
+        let mut best = Vec::new();
+        for server in &self.servers {
+            let (client, room) = (&self.parts.client, &self.room.room_id);
+            let answer = self.ask(server, client.state_ids(server, room, pdu.event_id())).await;
+            let Some(ToldState { state, auth_chain }) = answer else { continue };
+            if state.len().saturating_add(auth_chain.len()) > MAX_STATE {
+                continue;
+            }
+            let wanted: BTreeSet<_> = state.iter().chain(&auth_chain).collect();
+            let missing = self.unknown(wanted.into_iter()).await?;
+            self.find_state(server, pdu, missing).await?;
+            let unknown: HashSet<_> = self.unknown(state.iter()).await?.into_iter().collect();
+            let known: Vec<_> = state.into_iter().filter(|id| !unknown.contains(id)).collect();
+            if unknown.is_empty() && !known.is_empty() {
+                return Ok(known);
+            }
+            if known.len() > best.len() {
+                best = known;
+            }
+        }
+        // What nobody gives, or what is broken, is left out: one such event must not keep the room
+        // apart for ever.
+        if best.is_empty() { Err(RoomError::Missing(pdu.prev_events().to_vec())) } else { Ok(best) }
+    }
+
+    /// Asks for events of a state, and keeps them as outliers.
+    async fn find_state(
+        &self,
+        server: &ServerName,
+        pdu: &Pdu,
+        missing: Vec<OwnedEventId>,
+    ) -> Result<(), RoomError> {
+        let (client, room) = (&self.parts.client, &self.room.room_id);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if missing.len() > MAX_SINGLE {
+            let Ok(_place) = self.askers.whole_states.acquire().await else { return Ok(()) };
+            let answer = self.ask(server, client.state(server, room, pdu.event_id())).await;
+            let Some(ToldState { state, auth_chain }) = answer else { return Ok(()) };
+            let mut events = self.check(auth_chain).await?;
+            events.extend(self.check(state).await?);
+            return self.parts.rooms.outliers(room, events).await;
+        }
+        let ask =
+            |id: OwnedEventId| async move { self.ask(server, client.event(server, &id)).await };
+        let asked = stream::iter(missing.into_iter().map(ask));
+        let answers: Vec<_> = asked.buffered(SINGLE_AT_ONCE).collect().await;
+        let events = self.check(answers.into_iter().flatten().collect()).await?;
+        self.parts.rooms.outliers(room, events).await
+    }
+
+    /// Asks a server, when it is its turn. `None` if there is no answer.
+    async fn ask<T>(
+        &self,
+        server: &ServerName,
+        question: impl Future<Output = Result<T, AskError>>,
+    ) -> Option<T> {
+        let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
+        if silent().contains(server) {
+            return None;
+        }
+        let of_server = self.askers.of_server.get(server, || Semaphore::new(OF_ONE_SERVER));
+        let _turn = of_server.acquire().await.ok()?;
+        let _place = self.askers.of_all.acquire().await.ok()?;
+        match question.await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::debug!(%server, room = %self.room.room_id, %error, "no help");
+                if matches!(error, AskError::Transport(_)) {
+                    silent().insert(server.to_owned());
+                }
+                None
+            }
+        }
+    }
+
+    /// The events of an answer that are good, and of the room.
+    async fn check(&self, events: Vec<RawPdu>) -> Result<Vec<Arc<Pdu>>, RoomError> {
+        let checked = self.parts.checker.check(self.room.version, events).await?;
+        let good = checked.into_iter().filter_map(|checked| match checked {
+            Ok(pdu) => Some(pdu),
+            Err(error) => {
+                tracing::debug!(%error, event = ?error.event_id, "an event was dropped");
+                None
+            }
+        });
+        Ok(good.filter(|pdu| *pdu.room_id() == self.room.room_id).collect())
+    }
+
+    /// The events that nothing follows here.
+    fn extremities(&self) -> Result<Vec<OwnedEventId>, RoomError> {
+        let store = &self.parts.view.store;
+        let head = store.room_head(self.room.num)?.ok_or(RoomError::UnknownRoom)?;
+        let mut ids = Vec::new();
+        for num in head.extremities {
+            let meta = store.event_meta(num)?;
+            ids.extend(meta.and_then(|meta| OwnedEventId::try_from(meta.event_id).ok()));
+        }
+        Ok(ids)
+    }
+
+    /// Whether an event has its place in the room here.
+    fn is_in_graph(&self, id: &EventId) -> Result<bool, StorageError> {
+        let store = &self.parts.view.store;
+        let Some(num) = store.event_num(id.as_str())? else { return Ok(false) };
+        Ok(store.event_meta(num)?.is_some_and(|meta| !meta.flags.outlier))
+    }
+
+    /// Those of some events that are not known here at all.
+    async fn unknown<'i>(
+        &self,
+        ids: impl Iterator<Item = &'i OwnedEventId>,
+    ) -> Result<Vec<OwnedEventId>, StorageError> {
+        let ids: Vec<_> = ids.collect();
+        let mut unknown = Vec::new();
+        for some in ids.chunks(LOOK_UP) {
+            let keys: Vec<_> = some.iter().map(|id| keys::event_id(id.as_str())).collect();
+            let entries = self.parts.view.store.multi_get(&keys)?;
+            let missing = some.iter().zip(entries).filter(|(_, entry)| entry.is_none());
+            unknown.extend(missing.map(|(id, _)| (*id).clone()));
+            tokio::task::yield_now().await;
+        }
+        Ok(unknown)
+    }
+}
+
+/// Events that were found before one that is known.
+struct Found {
+    newest: Arc<Pdu>,
+    events: HashMap<OwnedEventId, Arc<Pdu>>,
+}
+
+impl Found {
+    fn new(newest: Arc<Pdu>) -> Self {
+        Self { newest, events: HashMap::new() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Pdu>> {
+        std::iter::once(&self.newest).chain(self.events.values())
+    }
+
+    /// The events before which some are missing: at most as many as an event may follow.
+    fn whose_prev_events_are_missing(
+        &self,
+        is_known: impl Fn(&EventId) -> Result<bool, StorageError>,
+    ) -> Result<Vec<OwnedEventId>, StorageError> {
+        let mut lacking = Vec::new();
+        for pdu in self.all() {
+            for prev in pdu.prev_events() {
+                if !self.events.contains_key(prev) && !is_known(prev)? {
+                    lacking.push(pdu.event_id().clone());
+                    break;
+                }
+            }
+        }
+        lacking.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
+        Ok(lacking)
+    }
+
+    /// Adds those of some events that are missing before what is there. Says whether there were any.
+    fn add(
+        &mut self,
+        events: Vec<Arc<Pdu>>,
+        is_known: impl Fn(&EventId) -> Result<bool, StorageError>,
+    ) -> Result<bool, StorageError> {
+        let mut new: HashMap<_, _> =
+            events.into_iter().map(|pdu| (pdu.event_id().clone(), pdu)).collect();
+        let before = self.events.len();
+        let mut wanted: Vec<_> = self.all().flat_map(|pdu| pdu.prev_events()).cloned().collect();
+        while let Some(id) = wanted.pop() {
+            let Some(pdu) = new.remove(&id) else { continue };
+            if id == *self.newest.event_id() || is_known(&id)? {
+                continue;
+            }
+            wanted.extend_from_slice(pdu.prev_events());
+            self.events.insert(id, pdu);
+        }
+        Ok(self.events.len() > before)
+    }
+
+    /// What was found, each event after those that it follows. In room versions 1 and 2, whose ids
+    /// anybody can make up, events may follow each other in a circle: then one of them is first.
+    fn oldest_first(self) -> Vec<Arc<Pdu>> {
+        let Self { newest, mut events } = self;
+        let mut sorted = Vec::with_capacity(events.len());
+        let mut path = vec![(newest, 0)];
+        while let Some((pdu, at)) = path.last_mut() {
+            let Some(prev) = pdu.prev_events().get(*at) else {
+                sorted.extend(path.pop().map(|(pdu, _)| pdu));
+                continue;
+            };
+            *at += 1;
+            let prev = events.remove(prev);
+            path.extend(prev.map(|prev| (prev, 0)));
+        }
+        // The last one is the newest, which was known.
+        sorted.pop();
+        sorted
+    }
+}
+
+#[cfg(test)]
+#[path = "missing/tests.rs"]
+mod tests;
