@@ -205,7 +205,7 @@ impl FederationQueues {
 
     /// Makes durable how far everybody has got, and stops.
     pub async fn stop(&self) {
-        self.0.lock().stop();
+        self.0.lock().is_stopped = true;
         self.0.sweep(true).await;
         self.0.thread.stop();
     }

@@ -17,9 +17,11 @@ use parlour_actors::{
     federation_queue::{Courier, Delivered, Failure, FederationQueues, QueueOptions, Transaction},
     keyring::BoxFuture,
     metrics::NoMetrics,
+    room_orders::DeletionOrder,
     users::NewReceipt,
 };
 use parlour_event::{RoomNum, StreamPos};
+use parlour_storage::schema::DeletionStatus;
 use ruma::{OwnedRoomId, RoomId, ServerName};
 use serde_json::Value;
 use support::{create, message, options, remote_member, state, user};
@@ -507,6 +509,39 @@ async fn nothing_ephemeral_waits_for_a_server_that_is_away() {
     server.world.heal("far.org");
     server.pass_until(Duration::from_secs(1), |world| !world.got("far.org").is_empty()).await;
     assert!(server.world.edus("far.org").is_empty());
+    server.stop().await;
+}
+
+#[actix::test]
+async fn others_hear_of_everybody_leaving_before_the_room_is_removed() {
+    let server = server().await;
+    let room = server.room_with(&["far.org"]).await;
+    server.world.fail("far.org");
+    let order = DeletionOrder {
+        room_id: room.clone(),
+        replacement: None,
+        blocked_by: None,
+        purge: true,
+        force_purge: false,
+    };
+    let deletion = server.engine.room_orders.delete(order).await.unwrap();
+    server.until(|world| !world.tried("far.org").is_empty()).await;
+    server.world.heal("far.org");
+    server.pass_until(Duration::from_secs(1), |world| !world.got("far.org").is_empty()).await;
+    assert_eq!(server.world.texts("far.org"), ["m.room.member"]);
+    let num = server.num(&room);
+    for _ in 0..1_000 {
+        server.pass(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let known = server.engine.room_orders.deletion(&deletion).unwrap().unwrap();
+        if known.status == DeletionStatus::Complete {
+            break;
+        }
+    }
+    assert!(server.engine.store.room_num(room.as_str()).unwrap().is_none());
+    assert!(server.engine.store.stays_in(num, 9).unwrap().is_empty());
+    let rooms = server.engine.store.rooms_of_server("far.org", (RoomNum(0), None), 9).unwrap();
+    assert!(rooms.is_empty(), "{rooms:?}");
     server.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! `parlour admin`: what operators do with a running server, through its admin API.
 
 mod api;
+mod destinations;
 mod local;
 mod rooms;
 mod table;
@@ -13,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use self::{
     api::Api,
+    destinations::DestinationsCommand,
     local::{CreateUserArgs, PromoteArgs},
     rooms::{ReportsCommand, RoomsCommand},
     table::Output,
@@ -58,6 +60,9 @@ enum AdminCommand {
     /// Tokens that open the registration.
     #[command(subcommand)]
     Tokens(TokensCommand),
+    /// Other servers.
+    #[command(subcommand)]
+    Destinations(DestinationsCommand),
     /// What users have reported.
     #[command(subcommand)]
     Reports(ReportsCommand),
@@ -106,6 +111,7 @@ pub(super) fn run(config: &Config, args: AdminArgs) -> Result<(), AdminError> {
         AdminCommand::Users(command) => users::run(config, &api, &output, command),
         AdminCommand::Rooms(command) => rooms::run(&api, &output, command),
         AdminCommand::Tokens(command) => tokens::run(&api, &output, command),
+        AdminCommand::Destinations(command) => destinations::run(&api, &output, command),
         AdminCommand::Reports(command) => rooms::reports(&api, &output, command),
         AdminCommand::Notice(notice) => users::notice(config, &api, &output, notice),
         AdminCommand::Version => {

@@ -14,6 +14,7 @@ use super::{
     answer::Answer,
     http::Client,
     server::{Server, free_port},
+    wire::Wire,
 };
 
 /// Whom all servers of the tests believe.
@@ -46,26 +47,37 @@ impl Server {
 
     /// One whose name begins with an address, so that rules for names tell it from the others.
     pub(crate) fn start_federated_by_address() -> Self {
-        let mut server = Self::prepare_federated_as("127.0.0.1", &[]);
+        let secure = free_port();
+        let mut server = Self::prepare_federated_as(&format!("127.0.0.1:{secure}"), secure, &[]);
         server.launch();
         server
     }
 
-    /// The same, without a process yet.
-    pub(crate) fn prepare_federated(settings: &[(&str, &str)]) -> Self {
-        Self::prepare_federated_as("localhost", settings)
+    /// One with a wire between it and the others, who know the wire's other end alone.
+    pub(crate) fn start_federated_behind_a_wire() -> (Self, Wire) {
+        let secure = free_port();
+        let wire = Wire::to(secure);
+        let name = format!("localhost:{}", wire.port());
+        let mut server = Self::prepare_federated_as(&name, secure, &[]);
+        server.launch();
+        (server, wire)
     }
 
-    fn prepare_federated_as(host: &str, settings: &[(&str, &str)]) -> Self {
-        let (port, secure) = (free_port(), free_port());
-        let name = format!("{host}:{secure}");
+    /// The same, without a process yet.
+    pub(crate) fn prepare_federated(settings: &[(&str, &str)]) -> Self {
+        let secure = free_port();
+        Self::prepare_federated_as(&format!("localhost:{secure}"), secure, settings)
+    }
+
+    fn prepare_federated_as(name: &str, secure: u16, settings: &[(&str, &str)]) -> Self {
+        let port = free_port();
         let tls = r#"tls_certificate = "tls.pem", tls_key = "tls.key""#;
         let listeners = format!(
-            r#"[{{ address = "127.0.0.1", port = {port}, apis = ["client", "admin", "federation"] }},
+            r#"[{{ address = "127.0.0.1", port = {port}, apis = ["client", "admin", "metrics", "federation"] }},
                {{ address = "127.0.0.1", port = {secure}, apis = ["federation"], {tls} }}]"#
         );
         let mut all = vec![
-            ("PARLOUR_SERVER__NAME", name.as_str()),
+            ("PARLOUR_SERVER__NAME", name),
             ("PARLOUR_LISTENERS", &listeners),
             ("PARLOUR_FEDERATION__ALLOW_SERVERS", r#"["localhost", "127.0.0.1"]"#),
             ("PARLOUR_FEDERATION__EXTRA_CA_FILES", r#"["ca.pem"]"#),

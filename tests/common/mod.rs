@@ -13,6 +13,7 @@ mod schema;
 mod server;
 mod user;
 mod visitor;
+mod wire;
 
 pub(crate) use answer::Answer;
 pub(crate) use fake_server::{Asked, FakeServer, bytes};
@@ -23,3 +24,4 @@ pub(crate) use schema::check as check_schema;
 pub(crate) use server::{PASSWORD, Ran, SHARED_SECRET, Server, deadline};
 pub(crate) use user::{Ask, User, fresh_txn};
 pub(crate) use visitor::Visitor;
+pub(crate) use wire::Wire;

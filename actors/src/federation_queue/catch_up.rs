@@ -3,7 +3,10 @@
 //! A server that has missed a little gets all of it, in order. One that has missed much gets the
 //! newest events of each room and fetches the rest as it likes.
 
-use std::collections::HashMap;
+use std::collections::{
+    HashMap,
+    hash_map::Entry::{Occupied, Vacant},
+};
 
 use parlour_event::{EventNum, RoomNum, StreamPos};
 use parlour_storage::{
@@ -97,10 +100,11 @@ impl CatchUp<'_> {
             if entry.except.as_deref() == Some(self.server) {
                 continue;
             }
-            if !stays.contains_key(&entry.room) {
-                stays.insert(entry.room, self.store.stays_of(entry.room, self.server)?);
-            }
-            let is_own = stays.get(&entry.room).is_some_and(|stays| is_covered(stays, *pos));
+            let stays = match stays.entry(entry.room) {
+                Occupied(known) => known.into_mut(),
+                Vacant(place) => place.insert(self.store.stays_of(entry.room, self.server)?),
+            };
+            let is_own = stays.iter().any(|stay| stay.covers(*pos));
             own.extend(is_own.then_some((*pos, entry.event)));
         }
         Ok(own)
@@ -144,8 +148,4 @@ impl CatchUp<'_> {
         tips.truncate(TIPS);
         Ok(tips)
     }
-}
-
-pub(super) fn is_covered(stays: &[ServerStay], pos: StreamPos) -> bool {
-    stays.iter().any(|stay| stay.covers(pos))
 }

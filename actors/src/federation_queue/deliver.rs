@@ -28,7 +28,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if !self.is_over {
+        if !self.is_over && !self.queues.lock().is_stopped {
             let why = Failure::Unreachable("sending has failed here".to_owned());
             self.queues.conclude(&self.server, Err(why));
         }

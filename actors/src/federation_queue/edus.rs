@@ -22,16 +22,31 @@ const MAX_IN_ONE: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Edu {
     Typing { room: Arc<str>, user: Arc<str>, is_typing: bool },
-    Receipt { room: Arc<str>, user: Arc<str>, thread: Arc<str>, event_id: Arc<str>, ts: u64 },
+    Receipt { reader: Reader, read: Read },
     Presence { user: Arc<str>, status: Status },
+}
+
+/// Who has read something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Reader {
+    pub(super) room: Arc<str>,
+    pub(super) user: Arc<str>,
+    /// Empty for a receipt that belongs to no thread.
+    pub(super) thread: Arc<str>,
+}
+
+/// What has been read, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) event_id: Arc<str>,
+    pub(super) ts: u64,
 }
 
 /// What waits for one server.
 #[derive(Debug, Default)]
 pub(super) struct Edus {
     typing: BTreeMap<(Arc<str>, Arc<str>), bool>,
-    /// By room, user and thread.
-    receipts: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), (Arc<str>, u64)>,
+    receipts: BTreeMap<Reader, Read>,
     presence: BTreeMap<Arc<str>, Status>,
 }
 
@@ -54,8 +69,8 @@ impl Edus {
             Edu::Typing { room, user, is_typing } => {
                 self.typing.insert((room, user), is_typing);
             }
-            Edu::Receipt { room, user, thread, event_id, ts } => {
-                self.receipts.insert((room, user, thread), (event_id, ts));
+            Edu::Receipt { reader, read } => {
+                self.receipts.insert(reader, read);
             }
             Edu::Presence { user, status } => {
                 self.presence.insert(user, status);
@@ -69,9 +84,7 @@ impl Edus {
             Edu::Typing { room, user, .. } => {
                 self.typing.contains_key(&(room.clone(), user.clone()))
             }
-            Edu::Receipt { room, user, thread, .. } => {
-                self.receipts.contains_key(&(room.clone(), user.clone(), thread.clone()))
-            }
+            Edu::Receipt { reader, .. } => self.receipts.contains_key(reader),
             Edu::Presence { user, .. } => self.presence.contains_key(user),
         }
     }
@@ -97,12 +110,12 @@ impl Edus {
     fn next_receipts(&mut self) -> Option<Value> {
         let mut one_of_each = BTreeSet::new();
         let keys = self.receipts.keys();
-        let first_of_user = keys.filter(|(room, user, _)| one_of_each.insert((room, user)));
+        let first_of_user = keys.filter(|reader| one_of_each.insert((&reader.room, &reader.user)));
         let chosen: Vec<_> = first_of_user.take(MAX_IN_ONE).cloned().collect();
         let mut content = BTreeMap::<String, BTreeMap<String, Value>>::new();
         for key in chosen {
-            let Some((event_id, ts)) = self.receipts.remove(&key) else { continue };
-            let (room, user, thread) = key;
+            let Some(Read { event_id, ts }) = self.receipts.remove(&key) else { continue };
+            let Reader { room, user, thread } = key;
             let mut data = json!({ "ts": ts });
             if !thread.is_empty() {
                 data["thread_id"] = (*thread).into();
@@ -155,8 +168,8 @@ mod tests {
     }
 
     fn receipt(user: &str, thread: &str, event: &str) -> Edu {
-        let (thread, event_id) = (thread.into(), event.into());
-        Edu::Receipt { room: "!r".into(), user: user.into(), thread, event_id, ts: 5 }
+        let reader = Reader { room: "!r".into(), user: user.into(), thread: thread.into() };
+        Edu::Receipt { reader, read: Read { event_id: event.into(), ts: 5 } }
     }
 
     fn take(edus: &mut Edus) -> Vec<Value> {

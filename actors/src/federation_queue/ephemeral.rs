@@ -14,7 +14,10 @@ use parlour_storage::{
 use ruma::OwnedServerName;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Queues, edus::Edu};
+use super::{
+    Queues,
+    edus::{Edu, Read, Reader},
+};
 
 /// How often receipts and presence are told. Typing is told at once.
 const TICK: Duration = Duration::from_secs(1);
@@ -43,6 +46,9 @@ struct Told {
     receipts: Vec<(RoomNum, StreamPos)>,
     ticks: u32,
 }
+
+/// A room's id, and the other servers in it.
+type Others = (Arc<str>, Vec<OwnedServerName>);
 
 impl Queues {
     /// Tells what there is to tell, for ever.
@@ -92,11 +98,8 @@ impl Queues {
         }
     }
 
-    /// The other servers in a room, and its id.
-    fn others_in(
-        &self,
-        room: RoomNum,
-    ) -> Result<Option<(Arc<str>, Vec<OwnedServerName>)>, StorageError> {
+    /// A room's id and the other servers in it, if there are any.
+    fn others_in(&self, room: RoomNum) -> Result<Option<Others>, StorageError> {
         let stays = self.store.stays_in(room, usize::MAX)?.into_iter();
         let there = stays.filter(|(_, stay)| stay.until.is_none());
         let names = there.filter_map(|(server, _)| OwnedServerName::try_from(server).ok());
@@ -179,11 +182,12 @@ impl Queues {
                     receipt.receipt_type == READ && self.is_local(&receipt.user)
                 };
                 edus.extend(receipt.filter(is_told).map(|receipt| Edu::Receipt {
-                    room: room_id.clone(),
-                    user: receipt.user.into(),
-                    thread: receipt.thread.into(),
-                    event_id: receipt.event_id.into(),
-                    ts: receipt.ts,
+                    reader: Reader {
+                        room: room_id.clone(),
+                        user: receipt.user.into(),
+                        thread: receipt.thread.into(),
+                    },
+                    read: Read { event_id: receipt.event_id.into(), ts: receipt.ts },
                 }));
             }
             self.tell(servers, &edus)?;

@@ -42,7 +42,7 @@ pub(super) struct Table {
     last_id: u64,
     /// What has waited since before the start is not sent all at once.
     pub(super) is_starting: bool,
-    is_stopped: bool,
+    pub(super) is_stopped: bool,
     /// When the progress was last made durable.
     pub(super) last_sweep: u64,
 }
@@ -79,10 +79,6 @@ impl Table {
                 table.lines.insert(server, Line::new(entry.acknowledged, health));
             }
         }
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.is_stopped = true;
     }
 
     /// The line of a server; how far the server has got is read if it has none.

@@ -2,10 +2,10 @@
 
 use std::{cmp, time::Duration};
 
-use parlour_event::RoomVersion;
+use parlour_event::{RoomNum, RoomVersion};
 use parlour_storage::{
     Op,
-    schema::{Deletion, DeletionStatus, Stored, keys},
+    schema::{Deletion, DeletionStatus, Stored, keys, outbox},
 };
 use ruma::{OwnedRoomId, RoomId};
 
@@ -18,6 +18,9 @@ use crate::{
 
 /// The first pause before what has failed is tried again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// How often it is looked whether other servers have heard of a deletion, and how many times.
+const OTHERS: (Duration, u32) = (Duration::from_millis(200), 150);
 
 /// How many members are read from storage at once.
 const BATCH: usize = 200;
@@ -107,6 +110,20 @@ impl Worker {
         Ok(all_done)
     }
 
+    /// Gives other servers some time to get the events with which everybody has left, before these
+    /// are removed.
+    async fn let_others_hear(&self, room: RoomNum) -> Result<(), WorkError> {
+        let store = &self.orders.parts.store;
+        let newest = outbox::waiting(store.newest_outgoing(room)?);
+        for _ in 0..OTHERS.1 {
+            if store.get(&newest)?.is_none() {
+                break;
+            }
+            tokio::time::sleep(OTHERS.0).await;
+        }
+        Ok(())
+    }
+
     async fn carry_out(&self, id: &str, deletion: &mut Deletion) -> Result<(), WorkError> {
         deletion.status = DeletionStatus::Active;
         let room_id = OwnedRoomId::try_from(deletion.room_id.as_str())
@@ -114,6 +131,9 @@ impl Worker {
         // A room whose head is gone has come as far as being purged.
         if self.orders.parts.store.room_head(deletion.room)?.is_some() {
             self.empty(id, &room_id, deletion).await?;
+            if deletion.purge {
+                self.let_others_hear(deletion.room).await?;
+            }
         }
         if deletion.purge {
             Purge::new(&self.orders.parts, deletion.room).run(&room_id).await?;

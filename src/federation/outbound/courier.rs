@@ -82,8 +82,11 @@ fn delivered(answer: Response) -> Delivered {
 fn failure(error: AskError) -> Failure {
     match &error {
         AskError::Refused { status: 429, retry_after, .. } => Failure::Busy(*retry_after),
-        // A server in trouble, or a proxy before one that is not there; a timeout of its own.
-        AskError::Refused { status: 408 | 500.., .. } => Failure::Unreachable(error.to_string()),
+        // It cannot fetch our keys, there is a proxy in the place of a server, or it is in trouble:
+        // that is not about the transaction.
+        AskError::Refused { status: 401 | 404 | 408 | 500.., .. } => {
+            Failure::Unreachable(error.to_string())
+        }
         AskError::Refused { .. } | AskError::Request(_) => Failure::Refused(error.to_string()),
         AskError::NotAllowed(_) | AskError::Transport(_) | AskError::Answer(_) => {
             Failure::Unreachable(error.to_string())
@@ -105,10 +108,10 @@ mod tests {
         };
         let minute = Some(Duration::from_secs(60));
         assert_eq!(failure(refused(429, minute)), Failure::Busy(minute));
-        for status in [400, 401, 403, 404, 413] {
+        for status in [400, 403, 413] {
             assert!(matches!(failure(refused(status, None)), Failure::Refused(_)), "{status}");
         }
-        for status in [408, 500, 502, 503, 504, 521] {
+        for status in [401, 404, 408, 500, 502, 503, 504, 521] {
             assert!(matches!(failure(refused(status, None)), Failure::Unreachable(_)), "{status}");
         }
     }

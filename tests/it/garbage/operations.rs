@@ -43,7 +43,7 @@ const SUBSCRIPTION: &str = "/_matrix/client/unstable/io.element.msc4306/rooms/{r
 const SUBSCRIPTIONS: &str = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions";
 
 /// The endpoints of operators' tools.
-const OPERATORS: [(&str, &str); 38] = [
+const OPERATORS: [(&str, &str); 42] = [
     ("GET", "/_synapse/admin/v1/server_version"),
     ("GET", "/_synapse/admin/v2/users"),
     ("GET", "/_synapse/admin/v3/users"),
@@ -80,6 +80,10 @@ const OPERATORS: [(&str, &str); 38] = [
     ("DELETE", "/_synapse/admin/v2/rooms/{room_id}"),
     ("GET", "/_synapse/admin/v2/rooms/{room_id}/delete_status"),
     ("GET", "/_synapse/admin/v2/rooms/delete_status/{delete_id}"),
+    ("GET", "/_synapse/admin/v1/federation/destinations"),
+    ("GET", "/_synapse/admin/v1/federation/destinations/{destination}"),
+    ("GET", "/_synapse/admin/v1/federation/destinations/{destination}/rooms"),
+    ("POST", "/_synapse/admin/v1/federation/destinations/{destination}/reset_connection"),
     ("POST", "/_synapse/admin/v1/send_server_notice"),
     ("PUT", "/_synapse/admin/v1/send_server_notice/{txn_id}"),
 ];
@@ -167,7 +171,7 @@ impl Operation {
 
     /// Whether the definition has no body although the method could have one.
     pub(super) fn bodiless(&self) -> bool {
-        ["/logout", "/logout/all", "/forget", "/{action}"]
+        ["/logout", "/logout/all", "/forget", "/{action}", "/reset_connection"]
             .iter()
             .any(|end| self.template.ends_with(end))
     }

@@ -1,0 +1,241 @@
+//! Servers that lose sight of each other, and find each other again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::common::{Answer, Ask, Server, User, Wire, deadline, path};
+
+/// How long everything may take to come to everybody after the last wire was mended.
+const HEALING: Duration = Duration::from_secs(60);
+
+/// Servers with one user each, all in one room, which the first of them has made.
+struct House {
+    servers: Vec<Server>,
+    wires: Vec<Wire>,
+    users: Vec<User>,
+    room: String,
+}
+
+fn join(user: &User, room: &str, via: &Server) -> Answer {
+    let at = path("/_matrix/client/v3/join/{}?via={}", &[room, &via.name()]);
+    user.http.post(&at, &json!({}))
+}
+
+impl House {
+    fn of(names: &[&str]) -> Self {
+        let (servers, wires): (Vec<_>, Vec<_>) =
+            names.iter().map(|_| Server::start_federated_behind_a_wire()).unzip();
+        let users: Vec<_> =
+            servers.iter().zip(names).map(|(server, name)| server.user(name)).collect();
+        let room = users[0].public_room();
+        for user in &users[1..] {
+            join(user, &room, &servers[0]).ok();
+        }
+        let house = Self { servers, wires, users, room };
+        house.await_everywhere("everybody is in", |user, room| {
+            members(user, room).len() == names.len()
+        });
+        house
+    }
+
+    fn say(&self, who: usize, texts: &[String]) {
+        for text in texts {
+            self.users[who].say(&self.room, text).ok();
+        }
+    }
+
+    /// Waits until something is true for every user.
+    #[track_caller]
+    fn await_everywhere(&self, what: &str, is_true: impl Fn(&User, &str) -> bool) {
+        for user in &self.users {
+            self.await_for(user, what, &is_true);
+        }
+    }
+
+    #[track_caller]
+    fn await_for(&self, user: &User, what: &str, is_true: impl Fn(&User, &str) -> bool) {
+        let until = deadline(HEALING);
+        while !is_true(user, &self.room) {
+            assert!(!until.passed(), "{}: {what}: never", user.id);
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until everybody has these messages and sees the same room.
+    #[track_caller]
+    fn agrees(&self, texts: &[String]) {
+        let all: BTreeSet<_> = texts.iter().cloned().collect();
+        self.await_everywhere("all messages", |user, room| seen(user, room).is_superset(&all));
+        let first = state(&self.users[0], &self.room);
+        self.await_everywhere("the same state", |user, room| {
+            state(user, room) == state(&self.users[0], room)
+        });
+        assert!(!first.is_empty());
+    }
+
+    fn restart(&mut self, who: usize) {
+        self.servers[who].restart();
+        self.users[who] = self.servers[who].again(&self.users[who]);
+    }
+
+    /// How many events an event follows, as another server reads it.
+    fn prev_events(&self, event: &str) -> usize {
+        let at = path("/_matrix/federation/v1/event/{}", &[event]);
+        let answer = self.servers[1].origin().get(&self.servers[0], &at).ok();
+        answer["pdus"][0]["prev_events"].as_array().map_or(0, Vec::len)
+    }
+}
+
+/// All messages that a user finds in a room.
+fn seen(user: &User, room: &str) -> BTreeSet<String> {
+    let mut texts = BTreeSet::new();
+    let mut from = String::new();
+    loop {
+        let page = user.room(room, &format!("messages?dir=b&limit=100{from}")).ok();
+        let bodies = page.chunk().into_iter().map(|event| event["content"]["body"].clone());
+        texts.extend(bodies.filter_map(|body| body.as_str().map(ToOwned::to_owned)));
+        match page["end"].as_str() {
+            Some(end) => from = path("&from={}", &[end]),
+            None => return texts,
+        }
+    }
+}
+
+fn state(user: &User, room: &str) -> BTreeMap<(String, String), String> {
+    let answer = user.room(room, "state").ok();
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let all = answer.body.as_array().unwrap().iter();
+    all.map(|event| ((text(event, "type"), text(event, "state_key")), text(event, "event_id")))
+        .collect()
+}
+
+fn members(user: &User, room: &str) -> Vec<String> {
+    let answer = user.room(room, "joined_members");
+    let joined = answer.body["joined"].as_object().cloned().unwrap_or_default();
+    joined.into_iter().map(|(user, _)| user).collect()
+}
+
+fn numbered(who: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{who} says {number}")).collect()
+}
+
+// Checklist 12.2
+#[test]
+fn after_a_partition_everybody_has_everything_and_the_next_event_joins_the_branches() {
+    let house = House::of(&["alice", "bob", "carol"]);
+    let power = json!({ "users": { (house.users[1].id.as_str()): 50 }, "state_default": 50 });
+    let mut levels = house.users[0].state(&house.room, "m.room.power_levels", "").ok().body;
+    levels["users"][&house.users[1].id] = power["users"][&house.users[1].id].clone();
+    house.users[0].set_state(&house.room, "m.room.power_levels", "", levels).ok();
+    house.await_for(&house.users[1], "power", |user, room| {
+        let levels = user.state(room, "m.room.power_levels", "").ok();
+        levels["users"][&user.id] == 50
+    });
+    house.wires.iter().for_each(Wire::cut);
+    let texts = ["alice", "bob", "carol"].map(|name| numbered(name, 5));
+    for (who, texts) in texts.iter().enumerate() {
+        house.say(who, texts);
+    }
+    for (who, topic) in [(0, "from alice"), (1, "from bob")] {
+        house.users[who].set_state(&house.room, "m.room.topic", "", json!({ "topic": topic })).ok();
+    }
+    house.wires.iter().for_each(Wire::mend);
+    house.agrees(&texts.concat());
+    let joining = house.users[0].say(&house.room, "together again").event_id();
+    assert_eq!(house.prev_events(&joining), 3);
+    house.agrees(&["together again".to_owned()]);
+    let next = house.users[0].say(&house.room, "as before").event_id();
+    assert_eq!(house.prev_events(&next), 1);
+}
+
+#[test]
+fn nothing_is_lost_when_either_side_is_killed() {
+    let mut house = House::of(&["alice", "bob"]);
+    // The receiver is away.
+    house.servers[1].kill();
+    let missed = numbered("alice", 20);
+    house.say(0, &missed);
+    house.restart(1);
+    house.agrees(&missed);
+    // The sender is killed while much waits.
+    house.wires[1].cut();
+    let waiting = numbered("alice again", 20);
+    house.say(0, &waiting);
+    house.restart(0);
+    house.wires[1].mend();
+    house.agrees(&waiting);
+    // Both are killed.
+    house.wires[1].cut();
+    let last = numbered("alice for the last time", 5);
+    house.say(0, &last);
+    house.restart(0);
+    house.restart(1);
+    house.wires[1].mend();
+    house.agrees(&last);
+}
+
+#[test]
+fn a_server_that_is_slow_or_speaks_rubbish_holds_nobody_else_up() {
+    let house = House::of(&["alice", "bob", "carol"]);
+    let mut all = Vec::new();
+    type Trouble = fn(&Wire);
+    let troubles: [(&str, Trouble); 3] = [
+        ("slow", |wire| wire.slow_down(Duration::from_secs(10))),
+        ("noisy", Wire::make_noise),
+        ("cut", Wire::cut),
+    ];
+    for (name, trouble) in troubles {
+        trouble(&house.wires[2]);
+        let texts = numbered(name, 10);
+        house.say(0, &texts);
+        let expected: BTreeSet<_> = texts.iter().cloned().collect();
+        house
+            .await_for(&house.users[1], name, |user, room| seen(user, room).is_superset(&expected));
+        assert!(seen(&house.users[2], &house.room).is_disjoint(&expected), "{name}");
+        all.extend(texts);
+    }
+    house.wires[2].mend();
+    house.agrees(&all);
+}
+
+#[test]
+fn who_is_kicked_from_elsewhere_hears_of_it() {
+    let house = House::of(&["alice", "bob"]);
+    let since = house.users[1].sync(Ask::initial()).ok().next_batch();
+    let body = json!({ "user_id": house.users[1].id, "reason": "go" });
+    house.users[0].membership(&house.room, "kick", body).ok();
+    house.users[1].sync_until(&since, |answer| !answer["rooms"]["leave"][&house.room].is_null());
+    house.users[1].say(&house.room, "still here?").refused(403, "M_FORBIDDEN");
+}
+
+// Checklist 9.6, 9.7, 9.8
+#[test]
+fn typing_reading_and_presence_are_seen_elsewhere() {
+    let house = House::of(&["alice", "bob"]);
+    let (alice, bob) = (&house.users[0], &house.users[1]);
+    let message = bob.say(&house.room, "hello").event_id();
+    house.agrees(&["hello".to_owned()]);
+    let since = bob.sync(Ask::initial()).ok().next_batch();
+    let typing = path("/_matrix/client/v3/rooms/{}/typing/{}", &[&house.room, &alice.id]);
+    alice.http.put(&typing, &json!({ "typing": true, "timeout": 30_000 })).ok();
+    let told = |answer: &Answer, kind: &str| -> Option<Value> {
+        let events = answer.ephemeral(&house.room).into_iter();
+        events.filter(|event| event["type"] == kind).next_back()
+    };
+    bob.sync_until(&since, |answer| {
+        told(answer, "m.typing")
+            .is_some_and(|event| event["content"]["user_ids"] == json!([alice.id]))
+    });
+    alice.http.put(&typing, &json!({ "typing": false })).ok();
+    let receipt = path("/_matrix/client/v3/rooms/{}/receipt/m.read/{}", &[&house.room, &message]);
+    alice.http.post(&receipt, &json!({})).ok();
+    bob.sync_until(&since, |answer| {
+        told(answer, "m.receipt")
+            .is_some_and(|event| !event["content"][&message]["m.read"][&alice.id].is_null())
+    });
+}
