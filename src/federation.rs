@@ -17,6 +17,7 @@ pub mod knock;
 pub mod leave;
 pub mod openid;
 pub mod outbound;
+pub mod outside;
 pub mod pdu_stream;
 pub mod public_rooms;
 pub mod query;

@@ -4,8 +4,10 @@ use parlour_actors::Engine;
 
 use super::federation::Network;
 use crate::{
+    client::membership::Members,
     federation::{
         acl::RoomGuard,
+        outside::Outside,
         receive::{Counters, ReceiveParts, inbox::Inbox},
         send,
     },
@@ -21,6 +23,7 @@ pub(super) fn inbox(
     view: &View,
     guard: &RoomGuard,
     network: &Network,
+    members: &Members,
 ) -> Result<Option<Inbox>, StartError> {
     if !boot.config.federation.enabled {
         return Ok(None);
@@ -30,6 +33,11 @@ pub(super) fn inbox(
         rooms: engine.rooms.clone(),
         view: view.clone(),
         guard: guard.clone(),
+        outside: Outside {
+            out_of_band: engine.out_of_band.clone(),
+            elsewhere: members.elsewhere.clone(),
+            checker: network.checker.clone(),
+        },
         checker: network.checker.clone(),
         client: network.room_client.clone(),
         typing: engine.typing.clone(),

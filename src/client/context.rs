@@ -8,10 +8,7 @@ use ruma::{
     serde::Raw,
 };
 
-use super::{
-    past::Past,
-    reading::{limit, relation_filter, seen_event, state_events, wants},
-};
+use super::reading::{limit, relation_filter, seen_event, state_events, wants};
 use crate::{
     error::ApiError,
     http::{Api, Caller, RouteOptions, Routes, Ruma},
@@ -23,19 +20,16 @@ use crate::{
 
 /// The endpoint of this file.
 #[must_use]
-pub fn routes(past: Past) -> Routes {
-    Routes::new(Api::Client, past)
+pub fn routes(view: View) -> Routes {
+    Routes::new(Api::Client, view)
         .route_with(RouteOptions::default().for_guests(), context)
         .finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
-async fn context(past: Past, call: Ruma<Request>) -> Result<Response, ApiError> {
+async fn context(view: View, call: Ruma<Request>) -> Result<Response, ApiError> {
     let relations = relation_filter(&call.meta)?;
-    let Ruma { request, caller, .. } = call;
-    let (room, event, asker) = (request.room_id.clone(), request.event_id.clone(), caller.clone());
-    let read = move |view: &View| read(view, &request, &caller, &relations);
-    past.read_event(&room, &event, &asker, read).await
+    view.run(move |view| read(view, &call.request, &call.caller, &relations)).await
 }
 
 /// The pages on both sides of an event.

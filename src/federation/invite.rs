@@ -8,7 +8,7 @@ use parlour_actors::out_of_band::OutOfBand;
 use parlour_event::{
     Pdu, RoomVersion,
     content::{MemberContent, Membership},
-    json::{Object, Value},
+    json::Object,
     signing::{self, SigningKey},
 };
 use parlour_storage::schema::OutOfBandEntry;
@@ -191,56 +191,6 @@ impl InviteContext {
             servers: vec![pdu.sender().server_name().to_string()],
         };
         Ok(self.out_of_band.note(user, room_id, Membership::Invite, entry).await?)
-    }
-
-    /// Takes note of a member event that ends an invite or a knock of a user of ours at a room that
-    /// this server is not in. `pdu` has been checked; it counts if it comes from who invited, or
-    /// from a server that was asked to let the user in.
-    ///
-    /// # Errors
-    ///
-    /// If storage cannot be read or written.
-    pub async fn take_back(&self, pdu: &Pdu) -> Result<bool, ApiError> {
-        let membership = MemberContent::new(pdu.content()).membership();
-        let user = pdu.state_key().and_then(|user| <&UserId>::try_from(user).ok());
-        let (Some(membership @ (Membership::Leave | Membership::Ban)), Some(user)) =
-            (membership, user)
-        else {
-            return Ok(false);
-        };
-        let _turn = self.members.elsewhere.turn(pdu.room_id()).await;
-        let Some((Membership::Invite | Membership::Knock, entry)) =
-            self.out_of_band.membership(user, pdu.room_id())?
-        else {
-            return Ok(false);
-        };
-        let server = pdu.sender().server_name().as_str();
-        if pdu.event_type() != "m.room.member" || !entry.servers.iter().any(|name| name == server) {
-            return Ok(false);
-        }
-        let member = String::from_utf8(pdu.to_bytes()).map_err(ApiError::internal)?;
-        let entry = OutOfBandEntry { event_id: pdu.event_id().to_string(), member, ..entry };
-        self.out_of_band.note(user, pdu.room_id(), membership, entry).await?;
-        Ok(true)
-    }
-
-    /// The version of a room that this server is not in, if a user of ours is invited to it or
-    /// knocks at it: by this version events of the room are read.
-    ///
-    /// # Errors
-    ///
-    /// If storage cannot be read.
-    pub fn version_outside(
-        &self,
-        room: &RoomId,
-        member: &Object,
-    ) -> Result<Option<&'static RoomVersion>, ApiError> {
-        let user = member.get("state_key").and_then(Value::as_str);
-        let Some(user) = user.and_then(|user| <&UserId>::try_from(user).ok()) else {
-            return Ok(None);
-        };
-        let entry = self.out_of_band.membership(user, room)?;
-        Ok(entry.and_then(|(_, entry)| RoomVersion::parse(&entry.version)))
     }
 }
 

@@ -7,7 +7,6 @@
 //! | `parked` | what has been put aside, within which bounds |
 //! | `fetcher` | asks for what events that were put aside build on |
 //! | `missing` | what is asked, and of whom, for one such event |
-//! | [`history`] | asks for what is before the history that is here |
 //! | `edus` | typing, receipts, presence |
 //! | `results` | what the sender is told |
 //!
@@ -18,7 +17,6 @@
 
 mod edus;
 mod fetcher;
-pub mod history;
 pub mod inbox;
 mod missing;
 mod parked;
@@ -32,7 +30,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts};
 use ruma::OwnedServerName;
 
 pub use self::results::Results;
-use super::{acl::RoomGuard, checks::EventChecker, outbound::rooms::RoomClient};
+use super::{acl::RoomGuard, checks::EventChecker, outbound::rooms::RoomClient, outside::Outside};
 use crate::{metrics::Metrics, view::View};
 
 /// What receiving needs of the rest of the server.
@@ -46,6 +44,8 @@ pub struct ReceiveParts {
     pub view: View,
     /// Who may take part in them.
     pub guard: RoomGuard,
+    /// What is told of rooms that this server is not in.
+    pub outside: Outside,
     /// What is checked first.
     pub checker: EventChecker,
     /// Who is asked for what is missing.

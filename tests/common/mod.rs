@@ -4,6 +4,7 @@
 mod admin;
 mod answer;
 mod coverage;
+mod fake_room;
 mod fake_server;
 mod federation;
 mod http;
@@ -16,6 +17,7 @@ mod visitor;
 mod wire;
 
 pub(crate) use answer::Answer;
+pub(crate) use fake_room::FakeRoom;
 pub(crate) use fake_server::{Asked, FakeServer, bytes};
 pub(crate) use federation::{Origin, canonical, parse};
 pub(crate) use http::{Client, Lost, path};

@@ -172,7 +172,9 @@ impl Handshakes {
             Err(error) if is_old(&error) => {
                 self.client.ask(server, Version1(request), TEMPLATE).await?;
             }
-            answer => drop(answer?),
+            answer => {
+                answer?;
+            }
         }
         Ok(Arc::new(leave))
     }

@@ -103,7 +103,7 @@ impl PduReceiver {
         let _turn = lane.lock().await;
         let room = match self.admit(origin, &group.room) {
             Ok(Ok(room)) => room,
-            Ok(Err(why)) => return self.refuse_all(&group.events, why, "no_room", reply),
+            Ok(Err(why)) => return self.not_inside(&group, why, reply).await,
             Err(error) => {
                 tracing::error!(%error, room = %group.room, "events cannot be taken in");
                 return self.refuse_all(&group.events, INTERNAL, "failed", reply);
@@ -149,6 +149,23 @@ impl PduReceiver {
         match guard.admits(&room, origin)? {
             true => Ok(Ok(room)),
             false => Ok(Err("M_FORBIDDEN: Your server is banned from the room")),
+        }
+    }
+
+    /// Refuses the events of a room that is not open, but for those with which an invite to it ends.
+    async fn not_inside(&self, group: &Group, why: &'static str, reply: &Reply) {
+        for event in &group.events {
+            match self.parts.outside.take(&group.room, event).await {
+                Ok(Some(id)) => {
+                    self.parts.counters.pdu("outside");
+                    reply.accept(&id);
+                }
+                Ok(None) => self.refuse_unseen(event, why, "no_room", reply),
+                Err(error) => {
+                    tracing::error!(%error, room = %group.room, "an event cannot be taken in");
+                    self.refuse_unseen(event, INTERNAL, "failed", reply);
+                }
+            }
         }
     }
 

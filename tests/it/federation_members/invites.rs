@@ -93,6 +93,56 @@ fn an_invite_from_nowhere_can_be_rejected() {
     assert_eq!(membership(&near.again(&alice), &room, &bob), "invite");
 }
 
+// Checklist 8.5
+#[test]
+fn who_is_not_invited_any_more_is_told() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, bob) = (near.user("alice"), far.user("bob"));
+    let knock = json!([{ "type": "m.room.join_rules", "content": { "join_rule": "knock" } }]);
+    let mut since = now(&bob);
+    for verb in ["kick", "ban"] {
+        let room = alice.create_room(json!({ "initial_state": knock })).room_id();
+        alice.invite(&room, &bob).ok();
+        since = sync_to(&bob, &since, "invite", &room).next_batch();
+        alice.membership(&room, verb, json!({ "user_id": bob.id, "reason": "no" })).ok();
+        let sync = sync_to(&bob, &since, "leave", &room);
+        let events = &sync["rooms"]["leave"][&room]["timeline"]["events"];
+        assert_eq!(
+            (&events[0]["sender"], &events[0]["content"]["reason"]),
+            (&json!(alice.id), &json!("no"))
+        );
+        bob.join(&room).refused(403, "M_FORBIDDEN");
+        let room = alice.create_room(json!({ "initial_state": knock })).room_id();
+        knock_via(&bob, &room, &[&near.name()]).ok();
+        since = sync_to(&bob, &sync.next_batch(), "knock", &room).next_batch();
+        alice.membership(&room, verb, about(&bob)).ok();
+        since = sync_to(&bob, &since, "leave", &room).next_batch();
+    }
+}
+
+// Checklist 13.19
+#[test]
+fn an_invite_to_a_room_that_others_are_in_comes_once() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, [bob, carol]) = (near.user("alice"), ["bob", "carol"].map(|name| far.user(name)));
+    let room = alice.create_room(json!({ "name": "Parlour" })).room_id();
+    alice.invite(&room, &carol).ok();
+    carol.join(&room).ok();
+    let since = now(&bob);
+    alice.invite(&room, &bob).ok();
+    let sync = sync_to(&bob, &since, "invite", &room);
+    assert_eq!(told(&sync, "invite", &room)["m.room.name"]["name"], "Parlour");
+    assert_eq!(membership(&carol, &room, &bob), "invite");
+    let event = alice.say(&room, "later").event_id();
+    let at_carols =
+        |sync: &Answer| sync.timeline(&room).iter().any(|found| found["event_id"] == json!(event));
+    carol.sync_until(&since, at_carols);
+    let later = bob.sync(Ask::since(&sync.next_batch())).ok();
+    assert!(sections(&later, &room).is_empty(), "it has come before");
+    bob.leave(&room).ok();
+    assert_eq!(membership(&carol, &room, &bob), "leave");
+}
+
 // Checklist 6.7, 6.8
 #[test]
 fn nobody_has_to_take_invites() {

@@ -89,11 +89,18 @@ fn who_has_left_may_come_back() {
     let (alice, bob) = (near.user("alice"), far.user("bob"));
     let body = json!({ "preset": "public_chat", "room_alias_name": "hall" });
     let room = alice.create_room(body).room_id();
+    let mut since = now(&alice);
     for _ in 0..2 {
         join_via(&bob, &alias_at(&near), &[]).ok();
-        bob.say(&room, "hello").ok();
+        let hello = bob.say(&room, "hello").event_id();
         bob.leave(&room).ok();
         bob.leave(&room).ok();
+        let has = |sync: &Answer, wanted: &dyn Fn(&Value) -> bool| {
+            sync.timeline(&room).iter().any(wanted)
+        };
+        alice.sync_until(&since, |sync| has(sync, &|event| event["event_id"] == json!(hello)));
+        let is_over = |event: &Value| event["content"]["membership"] == "leave";
+        since = alice.sync_until(&since, |sync| has(sync, &is_over)).next_batch();
         bob.say(&room, "gone").refused(403, "M_FORBIDDEN");
     }
     alice.set_state(&room, "m.room.topic", "", json!({ "topic": "meanwhile" })).ok();

@@ -2,11 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use parlour_event::pdu::{EventReference, PduBuilder};
-use ruma::ServerName;
-
 use super::*;
-use crate::common::{Asked, FakeServer, bytes};
+use crate::common::{Asked, FakeRoom, FakeServer, bytes};
 
 /// How a server treats who wants to join its room.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,97 +28,35 @@ enum Mode {
     Old,
 }
 
-/// A room of a server that does not exist but for its answers.
-struct FakeRoom {
-    version: &'static RoomVersion,
-    origin: Origin,
-    room_id: String,
-    events: Vec<Pdu>,
+fn template(room: &FakeRoom, mode: Mode, asked: &Asked) -> Vec<u8> {
+    let user = if mode == Mode::OtherUser { "@other:localhost:1" } else { &asked.part(6) };
+    let membership = if mode == Mode::NoJoin { "leave" } else { "join" };
+    let mut event = room.template(user, membership);
+    if mode == Mode::OtherRoom {
+        event.insert("room_id".to_owned(), "!other:localhost".into());
+    }
+    FakeRoom::offer(if mode == Mode::NewVersion { "99" } else { "10" }, event)
 }
 
-impl FakeRoom {
-    fn new(origin: &Origin, room_id: &str) -> Self {
-        let version = RoomVersion::parse("10").unwrap();
-        let (origin, room_id, events) = (origin.clone(), room_id.to_owned(), Vec::new());
-        let mut room = Self { version, origin, room_id, events };
-        let eve = room.eve();
-        let create = json!({ "creator": eve, "room_version": "10" });
-        room.add("m.room.create", "", create);
-        room.add("m.room.member", &eve, json!({ "membership": "join" }));
-        room.add("m.room.power_levels", "", json!({ "users": { eve.clone(): 100 } }));
-        room.add("m.room.join_rules", "", json!({ "join_rule": "public" }));
-        room
+fn state(room: &FakeRoom, other: &FakeRoom, mode: Mode) -> Vec<u8> {
+    let mut events: Vec<_> = room.events.iter().map(|event| event.json().clone()).collect();
+    match mode {
+        Mode::NoCreate => drop(events.remove(0)),
+        Mode::CreateOfOther => events[0] = other.events[0].json().clone(),
+        Mode::NoSignatures => events.iter_mut().for_each(|event| {
+            event.insert("signatures".to_owned(), Json::Object(Object::new()));
+        }),
+        _ => {}
     }
-
-    fn eve(&self) -> String {
-        format!("@eve:{}", self.origin.name)
+    let mut answer = FakeRoom::answer(events);
+    if mode == Mode::Omitted {
+        answer.insert("members_omitted".to_owned(), true.into());
     }
-
-    fn builder(&self, sender: &str, kind: &str, key: &str, content: &Value) -> PduBuilder {
-        let reference = |event: &Pdu| EventReference::from(event.event_id().clone());
-        // Who comes is allowed by the rules, not by who is there.
-        let is_named = |event: &&Pdu| sender == self.eve() || event.event_type() != "m.room.member";
-        PduBuilder {
-            room_id: Some(self.room_id.as_str().try_into().unwrap()),
-            sender: sender.try_into().unwrap(),
-            event_type: kind.to_owned(),
-            state_key: Some(key.to_owned()),
-            content: crate::common::parse(content),
-            prev_events: self.events.last().map(reference).into_iter().collect(),
-            auth_events: self.events.iter().filter(is_named).map(reference).collect(),
-            depth: self.events.len() as u64 + 1,
-            origin_server_ts: 1_700_000_000_000,
-            redacts: None,
-            event_localpart: None,
-        }
-    }
-
-    fn add(&mut self, kind: &str, key: &str, content: Value) {
-        let builder = self.builder(&self.eve(), kind, key, &content);
-        let server = <&ServerName>::try_from(self.origin.name.as_str()).unwrap();
-        let event = builder.build_and_sign(self.version, server, &self.origin.key).unwrap();
-        self.events.push(event);
-    }
-
-    fn template(&self, asked: &Asked, mode: Mode) -> Vec<u8> {
-        let (user, version) = (asked.part(6), if mode == Mode::NewVersion { "99" } else { "10" });
-        let membership = if mode == Mode::NoJoin { "leave" } else { "join" };
-        let user = if mode == Mode::OtherUser { "@other:localhost:1" } else { &user };
-        let builder =
-            self.builder(user, "m.room.member", user, &json!({ "membership": membership }));
-        let server = <&ServerName>::try_from(self.origin.name.as_str()).unwrap();
-        let mut event = builder.into_template(self.version, server).unwrap();
-        if mode == Mode::OtherRoom {
-            event.insert("room_id".to_owned(), "!other:localhost".into());
-        }
-        let event = json::to_canonical_string(&Json::Object(event));
-        format!(r#"{{"room_version":"{version}","event":{event}}}"#).into_bytes()
-    }
-
-    fn answer(&self, mode: Mode) -> Vec<u8> {
-        let mut events: Vec<_> = self.events.iter().map(|event| event.json().clone()).collect();
-        match mode {
-            Mode::NoCreate => drop(events.remove(0)),
-            Mode::CreateOfOther => {
-                let other = Self::new(&self.origin, "!other:localhost");
-                events[0] = other.events[0].json().clone();
-            }
-            Mode::NoSignatures => events.iter_mut().for_each(|event| {
-                event.insert("signatures".to_owned(), Json::Object(Object::new()));
-            }),
-            _ => {}
-        }
-        let events = Json::Array(events.into_iter().map(Json::Object).collect());
-        let mut answer =
-            Object::from([("state".to_owned(), events.clone()), ("auth_chain".to_owned(), events)]);
-        if mode == Mode::Omitted {
-            answer.insert("members_omitted".to_owned(), true.into());
-        }
-        bytes(answer)
-    }
+    bytes(answer)
 }
 
-fn answer(room: &FakeRoom, mode: Mode, asked: &Asked) -> Option<(u16, Vec<u8>)> {
+fn answer(rooms: &[FakeRoom; 2], mode: Mode, asked: &Asked) -> Option<(u16, Vec<u8>)> {
+    let [room, other] = rooms;
     let error = |status, code: &str| {
         let body = json!({ "errcode": code, "error": "no", "room_version": "99" });
         Some((status, body.to_string().into_bytes()))
@@ -132,16 +67,16 @@ fn answer(room: &FakeRoom, mode: Mode, asked: &Asked) -> Option<(u16, Vec<u8>)> 
             Mode::Incompatible => error(400, "M_INCOMPATIBLE_ROOM_VERSION"),
             Mode::Ungranted => error(400, "M_UNABLE_TO_GRANT_JOIN"),
             Mode::Broken => error(500, "M_UNKNOWN"),
-            _ => Some((200, room.template(asked, mode))),
+            _ => Some((200, template(room, mode, asked))),
         };
     }
     match mode {
         Mode::Nonsense => Some((200, b"{}".to_vec())),
         Mode::Old if asked.is("v1/send_join") => {
-            Some((200, [b"[200,", &room.answer(mode)[..], b"]"].concat()))
+            Some((200, [b"[200,", &state(room, other, mode)[..], b"]"].concat()))
         }
         Mode::Old => None,
-        _ if asked.is("v2/send_join") => Some((200, room.answer(mode))),
+        _ if asked.is("v2/send_join") => Some((200, state(room, other, mode))),
         _ => None,
     }
 }
@@ -150,7 +85,8 @@ fn fake(mode: &Arc<Mutex<Mode>>) -> (FakeServer, String) {
     let mode = mode.clone();
     let server = FakeServer::start(|origin| {
         let room = FakeRoom::new(&origin, &format!("!room:{}", origin.name));
-        move |asked: &Asked| answer(&room, *mode.lock().unwrap(), asked)
+        let rooms = [room, FakeRoom::new(&origin, "!other:localhost")];
+        move |asked: &Asked| answer(&rooms, *mode.lock().unwrap(), asked)
     });
     let room = format!("!room:{}", server.name());
     (server, room)
