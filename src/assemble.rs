@@ -41,6 +41,7 @@ use crate::{
         notifications::{self, NotificationContext},
         password::{self, PasswordContext},
         passwords::Passwords,
+        past::Past,
         presence::{self, PresenceContext},
         profile::{self, ProfileContext},
         push_rules,
@@ -66,7 +67,10 @@ use crate::{
         voip::{self, VoipContext},
     },
     config::{Config, DataDir},
-    federation::{acl::RoomGuard, receive::inbox::Inbox},
+    federation::{
+        acl::RoomGuard,
+        receive::{history::History, inbox::Inbox},
+    },
     http::Routes,
     push::UnreadCounts,
     search::{Follower, TextIndex},
@@ -98,7 +102,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(profile::routes(profiles.clone()))
         .and(aliases::routes(aliases.clone()))
         .and(people_routes(&boot, &engine, &view))
-        .and(reading_routes(&engine, &view))
+        .and(reading_routes(&engine, &view, inbox.as_ref().map(Inbox::history)))
         .and(membership::routes(&boot, &engine, &network, &members, &guard))
         .and(writing_routes(&boot, &engine, members, aliases.clone()))
         .and(finding::routes(&boot, &engine, &view, &network, published.clone(), aliases.clone()))
@@ -240,20 +244,21 @@ fn session_routes(boot: &Boot, engine: &Engine, accounts: Arc<Accounts>) -> Rout
 }
 
 /// Reading rooms.
-fn reading_routes(engine: &Engine, view: &View) -> Routes {
+fn reading_routes(engine: &Engine, view: &View, history: Option<History>) -> Routes {
+    let past = Past { view: view.clone(), history };
     let initial_sync = InitialSyncContext {
         view: view.clone(),
         directory: engine.directory.clone(),
         users: engine.users.clone(),
     };
-    event::routes(view.clone())
+    event::routes(past.clone())
         .and(state::routes(view.clone()))
         .and(members::routes(view.clone()))
-        .and(messages::routes(view.clone()))
-        .and(context::routes(view.clone()))
+        .and(messages::routes(past.clone()))
+        .and(context::routes(past.clone()))
         .and(relations::routes(view.clone()))
         .and(threads::routes(view.clone()))
-        .and(timestamp::routes(view.clone()))
+        .and(timestamp::routes(past))
         .and(initial_sync::routes(Arc::new(initial_sync)))
 }
 

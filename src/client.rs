@@ -27,6 +27,7 @@ pub mod notifications;
 pub mod openid;
 pub mod password;
 pub mod passwords;
+pub mod past;
 pub mod presence;
 pub mod profile;
 pub mod push_rules;

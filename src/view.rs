@@ -22,6 +22,7 @@
 //! | [`children`] | which events relate to an event |
 //! | [`threads`] | which threads does a room have |
 //! | [`time`] | which event is nearest to a time |
+//! | [`gaps`] | where is history missing that others have |
 //! | [`ignored`] | whom does this user not want to hear |
 //! | [`invites`] | from whom does this user take invites |
 //! | `told` | which state is told to those who are invited or knock |
@@ -39,6 +40,7 @@ pub mod children;
 mod erased;
 pub mod event;
 pub mod filter;
+pub mod gaps;
 pub mod ignored;
 pub mod invites;
 pub mod mutual;
@@ -75,6 +77,7 @@ pub use self::{
     children::{Children, ChildrenRequest},
     event::{EventFormat, Fields},
     filter::{EventFilter, RelationFilter},
+    gaps::Gaps,
     ignored::Ignored,
     invites::{InviteAction, InvitePermission},
     page::{Page, PageRequest, Shown},

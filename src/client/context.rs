@@ -8,7 +8,10 @@ use ruma::{
     serde::Raw,
 };
 
-use super::reading::{limit, relation_filter, seen_event, state_events, wants};
+use super::{
+    past::Past,
+    reading::{limit, relation_filter, seen_event, state_events, wants},
+};
 use crate::{
     error::ApiError,
     http::{Api, Caller, RouteOptions, Routes, Ruma},
@@ -20,16 +23,19 @@ use crate::{
 
 /// The endpoint of this file.
 #[must_use]
-pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view)
+pub fn routes(past: Past) -> Routes {
+    Routes::new(Api::Client, past)
         .route_with(RouteOptions::default().for_guests(), context)
         .finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
-async fn context(view: View, call: Ruma<Request>) -> Result<Response, ApiError> {
+async fn context(past: Past, call: Ruma<Request>) -> Result<Response, ApiError> {
     let relations = relation_filter(&call.meta)?;
-    view.run(move |view| read(view, &call.request, &call.caller, &relations)).await
+    let Ruma { request, caller, .. } = call;
+    let (room, event, asker) = (request.room_id.clone(), request.event_id.clone(), caller.clone());
+    let read = move |view: &View| read(view, &request, &caller, &relations);
+    past.read_event(&room, &event, &asker, read).await
 }
 
 /// The pages on both sides of an event.

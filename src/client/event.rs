@@ -2,7 +2,7 @@
 
 use ruma::api::client::room::get_room_event;
 
-use super::reading::seen_event;
+use super::{past::Past, reading::seen_event};
 use crate::{
     error::ApiError,
     http::{Api, Caller, RouteOptions, Routes, Ruma},
@@ -11,16 +11,18 @@ use crate::{
 
 /// The endpoint of this file.
 #[must_use]
-pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view).route_with(RouteOptions::default().for_guests(), event).finish()
+pub fn routes(past: Past) -> Routes {
+    Routes::new(Api::Client, past).route_with(RouteOptions::default().for_guests(), event).finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`
 async fn event(
-    view: View,
+    past: Past,
     call: Ruma<get_room_event::v3::Request>,
 ) -> Result<get_room_event::v3::Response, ApiError> {
-    view.run(move |view| read(view, &call.request, &call.caller)).await
+    let Ruma { request, caller, .. } = call;
+    let (room, event, asker) = (request.room_id.clone(), request.event_id.clone(), caller.clone());
+    past.read_event(&room, &event, &asker, move |view| read(view, &request, &caller)).await
 }
 
 fn read(

@@ -1,34 +1,71 @@
 //! Paging through a room's history (CS API, "Getting events for a room").
 
+use std::{sync::Arc, time::Duration};
+
 use parlour_storage::Direction;
-use ruma::api::{
-    self,
-    client::message::get_message_events::v3::{Request, Response},
+use ruma::{
+    OwnedEventId,
+    api::{
+        self,
+        client::message::get_message_events::v3::{Request, Response},
+    },
 };
 
-use super::reading::{enter, limit, relation_filter, senders_of};
+use super::{
+    past::Past,
+    reading::{enter, limit, relation_filter, senders_of},
+};
 use crate::{
     error::ApiError,
     http::{Api, RouteOptions, Routes, Ruma},
     view::{
-        Access, EventFilter, GraphToken, Page, PageRequest, Reader, SyncToken, Token, View,
-        ViewError, page::MAX_PAGE,
+        Access, EventFilter, Gaps, GraphToken, Page, PageRequest, Reader, RoomView, SyncToken,
+        Token, View, ViewError, page::MAX_PAGE,
     },
 };
 
+/// How often the gaps in one page are filled, each time with as much as servers give at once.
+const MAX_FILLS: usize = 6;
+
+/// How long that may take altogether.
+const PATIENCE: Duration = Duration::from_secs(12);
+
 /// The endpoint of this file.
 #[must_use]
-pub fn routes(view: View) -> Routes {
-    Routes::new(Api::Client, view)
+pub fn routes(past: Past) -> Routes {
+    Routes::new(Api::Client, past)
         .route_with(RouteOptions::default().for_guests(), messages)
         .finish()
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`
-async fn messages(view: View, call: Ruma<Request>) -> Result<Response, ApiError> {
+async fn messages(past: Past, call: Ruma<Request>) -> Result<Response, ApiError> {
     let from = call.from.as_deref().map(str::parse).transpose()?;
     let to = call.to.as_deref().map(str::parse).transpose()?;
-    view.run(move |view| read(view, &call, from, to)).await
+    let call = Arc::new(call);
+    let view = &past.view;
+    let read = || {
+        let call = call.clone();
+        view.run(move |view| read(view, &call, from, to))
+    };
+    let mut found = read().await?;
+    let until = view.clock.monotonic().saturating_add(PATIENCE);
+    for _ in 0..MAX_FILLS {
+        let (Some(history), false) = (&past.history, found.gaps.is_empty()) else { break };
+        if view.clock.monotonic() >= until || !history.fill(&found.room, found.gaps).await {
+            break;
+        }
+        found = read().await?;
+    }
+    Ok(found.response)
+}
+
+/// A page, and what it lacks.
+struct Found {
+    response: Response,
+    room: RoomView,
+    /// Events that are not here and belong to it, or may do so.
+    gaps: Vec<OwnedEventId>,
 }
 
 fn read(
@@ -36,7 +73,7 @@ fn read(
     call: &Ruma<Request>,
     from: Option<Token>,
     to: Option<Token>,
-) -> Result<Response, ApiError> {
+) -> Result<Found, ApiError> {
     let Ruma { request, caller, meta } = call;
     let relations = relation_filter(meta)?;
     let (mut reader, access) = enter(view, &request.room_id, caller)?;
@@ -45,11 +82,12 @@ fn read(
         api::Direction::Backward => Direction::Backward,
     };
     let (begin, end) = range(view, &reader, access, direction, from, to)?;
+    let limit = limit(request.limit, request.filter.limit, MAX_PAGE);
     let page = reader.page(&PageRequest {
         from: begin,
         to: end,
         direction,
-        limit: limit(request.limit, request.filter.limit, MAX_PAGE),
+        limit,
         filter: EventFilter::new(&request.filter).with_relations(&relations),
         ignored: &view.ignored_by(&caller.user_id)?,
     })?;
@@ -58,12 +96,20 @@ fn read(
         Some(from) => from.clone(),
         None => start_of(&page, direction, begin).to_string(),
     };
-    response.end = page.more.then(|| page.next.to_string());
+    let gaps = match direction {
+        Direction::Forward => Gaps::default(),
+        Direction::Backward => view.gaps(reader.room().num)?.between(begin, end),
+    };
+    let is_full = page.more || page.events.len() >= limit;
+    // What is behind a gap may come later; an empty page is the end for now.
+    let more = page.more || (!gaps.is_empty() && !page.events.is_empty());
+    response.end = more.then(|| page.next.to_string());
     if !request.filter.lazy_load_options.is_disabled() {
         response.state = senders_of(view, &mut reader, page.events.iter())?;
     }
+    let gaps = if is_full { gaps.before(page.next) } else { gaps.all() };
     response.chunk = page.events.into_iter().map(|event| event.json).collect();
-    Ok(response)
+    Ok(Found { response, room: reader.room().clone(), gaps })
 }
 
 /// From where to where to read. For those who left, history ends where they did.
@@ -77,16 +123,20 @@ fn range(
 ) -> Result<(GraphToken, Option<GraphToken>), ViewError> {
     let room = reader.room();
     let point = |token| view.graph_point(room.num, token);
-    let (mut from, mut to) = (from.map(point).transpose()?, to.map(point).transpose()?);
+    let to = to.map(point).transpose()?;
     let until = access.until();
-    match direction {
-        Direction::Forward => to = to.into_iter().chain(until).min(),
-        Direction::Backward if from.is_none() && until.is_none() => {
-            from = Some(point(SyncToken::at(room.head.pos).into())?);
+    let from = match (from, direction) {
+        (Some(token), Direction::Backward) => Some(view.graph_point_back(room.num, token)?),
+        (Some(token), Direction::Forward) => Some(point(token)?),
+        (None, Direction::Backward) if until.is_none() => {
+            Some(point(SyncToken::at(room.head.pos).into())?)
         }
-        Direction::Backward => from = from.into_iter().chain(until).min(),
-    }
-    Ok((from.unwrap_or_default(), to))
+        (None, _) => None,
+    };
+    Ok(match direction {
+        Direction::Forward => (from.unwrap_or_default(), to.into_iter().chain(until).min()),
+        Direction::Backward => (from.into_iter().chain(until).min().unwrap_or_default(), to),
+    })
 }
 
 /// The near side of a page for which no beginning was given.

@@ -7,6 +7,7 @@
 //! | `parked` | what has been put aside, within which bounds |
 //! | `fetcher` | asks for what events that were put aside build on |
 //! | `missing` | what is asked, and of whom, for one such event |
+//! | [`history`] | asks for what is before the history that is here |
 //! | `edus` | typing, receipts, presence |
 //! | `results` | what the sender is told |
 //!
@@ -17,6 +18,7 @@
 
 mod edus;
 mod fetcher;
+pub mod history;
 pub mod inbox;
 mod missing;
 mod parked;

@@ -12,7 +12,7 @@ use parlour_storage::{
 };
 use ruma::{OwnedRoomId, RoomId};
 
-use super::{GraphToken, Token, View, ViewError};
+use super::{GraphToken, SyncToken, Token, View, ViewError};
 
 /// Events may arrive late, behind others in the graph: so many of the last arrivals are looked at
 /// to find the one that is farthest.
@@ -181,6 +181,21 @@ impl View {
             Token::Graph(token) => Ok(token),
             Token::Sync(token) => self.graph_point_at(room, token.pos),
         }
+    }
+
+    /// The same for going back from there: as far as what arrived next, so that nothing is passed
+    /// over that has been brought in between the two since.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn graph_point_back(&self, room: RoomNum, token: Token) -> Result<GraphToken, ViewError> {
+        let point = self.graph_point(room, token)?;
+        let Token::Sync(SyncToken { pos, .. }) = token else { return Ok(point) };
+        let range = (Bound::Excluded(pos), Bound::Unbounded);
+        let next = self.store.timeline(room, range, Direction::Forward, 1)?.pop();
+        let next = next.map(|(_, entry)| self.store.event_meta(entry.event)).transpose()?.flatten();
+        Ok(next.map_or(point, |next| point.max(GraphToken::before(next.depth, next.pos))))
     }
 
     /// The place in the order of the graph that has all on its older side that had arrived at a

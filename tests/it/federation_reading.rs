@@ -1,10 +1,12 @@
 //! What servers read of each other: rooms, directories, spaces, users' keys.
 
 mod elsewhere;
+mod history;
+mod rooms;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::common::{Answer, Origin, Server, path};
+use crate::common::{Answer, Origin, Server, User, path};
 
 /// Two servers.
 fn pair() -> (Server, Server) {
@@ -28,4 +30,12 @@ fn post(origin: &Origin, to: &Server, template: &str, values: &[&str], body: &Va
 fn each(list: &Value, field: &str) -> Vec<String> {
     let items = list.as_array().unwrap().iter();
     items.map(|item| item[field].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// Joins a room through a server.
+#[track_caller]
+fn join(user: &User, room: &str, via: &Server) -> Answer {
+    let at =
+        path("/_matrix/client/v3/join/{}?via={}&server_name={}", &[room, &via.name(), &via.name()]);
+    user.http.post(&at, &json!({}))
 }

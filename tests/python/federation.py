@@ -146,6 +146,8 @@ class Synapse:
             "form_secret": "secret",
             "report_stats": False,
             "trusted_key_servers": [],
+            "allow_public_rooms_over_federation": True,
+            "room_list_publication_rules": [{"action": "allow"}],
             "enable_registration": True,
             "enable_registration_without_verification": True,
             "federation_ip_range_blacklist": [],

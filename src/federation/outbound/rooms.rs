@@ -5,14 +5,19 @@
 
 use std::time::Duration;
 
+use parlour_storage::Direction;
 use ruma::{
-    EventId, OwnedEventId, RoomId, ServerName, UInt,
-    api::federation::{
-        authorization::get_event_authorization::v1 as get_event_auth,
-        backfill::get_backfill::v1 as get_backfill,
-        event::{
-            get_event::v1 as get_event, get_missing_events::v1 as get_missing_events,
-            get_room_state::v1 as get_state, get_room_state_ids::v1 as get_state_ids,
+    EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, UInt,
+    api::{
+        self,
+        federation::{
+            authorization::get_event_authorization::v1 as get_event_auth,
+            backfill::get_backfill::v1 as get_backfill,
+            event::{
+                get_event::v1 as get_event, get_event_by_timestamp::v1 as get_nearest,
+                get_missing_events::v1 as get_missing_events, get_room_state::v1 as get_state,
+                get_room_state_ids::v1 as get_state_ids,
+            },
         },
     },
 };
@@ -157,6 +162,29 @@ impl RoomClient {
     ) -> Result<Vec<RawPdu>, AskError> {
         let request = get_event_auth::Request::new(room.to_owned(), event.to_owned());
         Ok(self.0.ask(from, request, CHAIN).await?.auth_chain)
+    }
+
+    /// `GET /_matrix/federation/v1/timestamp_to_event/{roomId}`: the event that is nearest to a time
+    /// in a direction of time, with the time that it bears. Both in milliseconds since the epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]
+    pub async fn nearest(
+        &self,
+        from: &ServerName,
+        room: &RoomId,
+        at: u64,
+        direction: Direction,
+    ) -> Result<(OwnedEventId, u64), AskError> {
+        let at = MilliSecondsSinceUnixEpoch(UInt::new_saturating(at));
+        let direction = match direction {
+            Direction::Forward => api::Direction::Forward,
+            Direction::Backward => api::Direction::Backward,
+        };
+        let request = get_nearest::Request::new(room.to_owned(), at, direction);
+        let answer = self.0.ask(from, request, Limits::SMALL).await?;
+        Ok((answer.event_id, answer.origin_server_ts.get().into()))
     }
 
     /// `GET /_matrix/federation/v1/backfill/{roomId}`: these events and what is before them, at

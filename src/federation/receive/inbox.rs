@@ -26,7 +26,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ReceiveParts, edus::EduReceiver, pdus::PduReceiver, results::Results};
+use super::{
+    ReceiveParts, edus::EduReceiver, history::History, pdus::PduReceiver, results::Results,
+};
 use crate::error::ApiError;
 
 /// How many transactions of one server may be under way or wait. The specification allows one.
@@ -65,6 +67,7 @@ pub struct Transaction {
 pub struct Inbox(Arc<Inner>);
 
 struct Inner {
+    parts: ReceiveParts,
     thread: Arbiter,
     pdus: Arc<PduReceiver>,
     edus: EduReceiver,
@@ -97,10 +100,17 @@ impl Inbox {
         Self(Arc::new(Inner {
             thread: Arbiter::new(),
             edus: EduReceiver::new(parts.clone()),
-            pdus: Arc::new(PduReceiver::new(parts)),
+            pdus: Arc::new(PduReceiver::new(parts.clone())),
+            parts,
             servers: Mutex::new(LruCache::new(SERVERS)),
             kib: Arc::new(Semaphore::new(KIB_OF_ALL)),
         }))
+    }
+
+    /// Who asks for older history, on the same thread.
+    #[must_use]
+    pub fn history(&self) -> History {
+        History::new(self.0.parts.clone(), self.0.thread.handle())
     }
 
     /// Stops the thread. What is under way is given up.

@@ -104,7 +104,26 @@ impl<'a> Search<'a> {
         origin: &ServerName,
         pdu: &Pdu,
     ) -> Self {
-        let mut servers = vec![origin.to_owned(), pdu.sender().server_name().to_owned()];
+        Self::among(
+            parts,
+            askers,
+            room,
+            vec![origin.to_owned(), pdu.sender().server_name().to_owned()],
+        )
+    }
+
+    /// A search among the servers of the room.
+    pub(super) fn in_room(parts: &'a ReceiveParts, askers: &'a Askers, room: &'a RoomView) -> Self {
+        Self::among(parts, askers, room, Vec::new())
+    }
+
+    fn among(
+        parts: &'a ReceiveParts,
+        askers: &'a Askers,
+        room: &'a RoomView,
+        first: Vec<OwnedServerName>,
+    ) -> Self {
+        let mut servers = first;
         let known = parts.view.store.servers_in_room(room.num, LOOKED_AT).unwrap_or_default();
         let mut known: Vec<_> = known
             .into_iter()
@@ -118,6 +137,11 @@ impl<'a> Search<'a> {
         servers.truncate(2 + MAX_OTHERS);
         let (silent, states) = (Mutex::default(), AtomicUsize::new(0));
         Self { parts, askers, room, servers, silent, states }
+    }
+
+    /// Who is asked, in this order.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &OwnedServerName> {
+        self.servers.iter()
     }
 
     /// Takes in an event, and before it what it builds on.
@@ -181,7 +205,11 @@ impl<'a> Search<'a> {
     }
 
     /// Asks for those of an event's auth events that are missing.
-    async fn find_auth_events(&self, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<(), RoomError> {
+    pub(super) async fn find_auth_events(
+        &self,
+        pdu: &Pdu,
+        missing: &[OwnedEventId],
+    ) -> Result<(), RoomError> {
         let is_missing = |id: &&OwnedEventId| missing.contains(id);
         if !pdu.auth_events().iter().any(|id| is_missing(&id)) {
             return Ok(());
@@ -200,7 +228,7 @@ impl<'a> Search<'a> {
     }
 
     /// The state before an event, as far as servers tell it. All of it is known here then.
-    async fn state_before(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, RoomError> {
+    pub(super) async fn state_before(&self, pdu: &Pdu) -> Result<Vec<OwnedEventId>, RoomError> {
         let mut best = Vec::new();
         for server in &self.servers {
             let (client, room) = (&self.parts.client, &self.room.room_id);
@@ -254,7 +282,7 @@ impl<'a> Search<'a> {
     }
 
     /// Asks a server, when it is its turn. `None` if there is no answer.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         server: &ServerName,
         question: impl Future<Output = Result<T, AskError>>,
@@ -279,7 +307,7 @@ impl<'a> Search<'a> {
     }
 
     /// The events of an answer that are good, and of the room.
-    async fn check(&self, events: Vec<RawPdu>) -> Result<Vec<Arc<Pdu>>, RoomError> {
+    pub(super) async fn check(&self, events: Vec<RawPdu>) -> Result<Vec<Arc<Pdu>>, RoomError> {
         let checked = self.parts.checker.check(self.room.version, events).await?;
         let good = checked.into_iter().filter_map(|checked| match checked {
             Ok(pdu) => Some(pdu),
@@ -304,14 +332,14 @@ impl<'a> Search<'a> {
     }
 
     /// Whether an event has its place in the room here.
-    fn is_in_graph(&self, id: &EventId) -> Result<bool, StorageError> {
+    pub(super) fn is_in_graph(&self, id: &EventId) -> Result<bool, StorageError> {
         let store = &self.parts.view.store;
         let Some(num) = store.event_num(id.as_str())? else { return Ok(false) };
         Ok(store.event_meta(num)?.is_some_and(|meta| !meta.flags.outlier))
     }
 
     /// Those of some events that are not known here at all.
-    async fn unknown<'i>(
+    pub(super) async fn unknown<'i>(
         &self,
         ids: impl Iterator<Item = &'i OwnedEventId>,
     ) -> Result<Vec<OwnedEventId>, StorageError> {
