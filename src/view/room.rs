@@ -208,6 +208,9 @@ impl View {
         let range = (Bound::Unbounded, Bound::Included(pos));
         let recent = self.store.timeline(room, range, Direction::Backward, RECENT_EVENTS)?;
         let keys: Vec<_> = recent.iter().map(|(_, entry)| keys::event(entry.event)).collect();
+        if recent.is_empty() {
+            return self.before_timeline(room);
+        }
         let mut newest = GraphToken::default();
         for (key, entry) in keys.iter().zip(self.store.multi_get(&keys)?) {
             if let Some(entry) = entry {
@@ -216,6 +219,16 @@ impl View {
             }
         }
         Ok(newest)
+    }
+
+    /// The place just before a room's first event here. What happened in the room before this
+    /// server came into it is on its older side.
+    fn before_timeline(&self, room: RoomNum) -> Result<GraphToken, ViewError> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let first = self.store.timeline(room, all, Direction::Forward, 1)?.pop();
+        let Some((_, first)) = first else { return Ok(GraphToken::default()) };
+        let meta = self.store.event_meta(first.event)?;
+        Ok(meta.map_or(GraphToken::default(), |meta| GraphToken::before(meta.depth, meta.pos)))
     }
 }
 

@@ -88,7 +88,8 @@ impl RoomCore {
         };
         let create = state.iter().find(is_create);
         let create = create.ok_or(RoomError::BadEntrance("its state has no create event"))?;
-        auth::check(self.version, create, &|_: &str, _: &str| None)?;
+        auth::check(self.version, create, &|_: &str, _: &str| None)
+            .map_err(|_| RoomError::BadEntrance("its create event is not allowed"))?;
         let version = CreateContent::of(create).room_version();
         if version.is_none_or(|version| version.id() != self.version.id()) {
             return Err(RoomError::BadEntrance("the room has another version"));

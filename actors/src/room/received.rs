@@ -65,14 +65,6 @@ enum Arriving {
     New { num: EventNum, pdu: Arc<Pdu>, place: Box<Place> },
 }
 
-/// What the checks say of an event.
-struct Judgement {
-    state_before: StateRoot,
-    flags: EventFlags,
-    /// Why, if it is not accepted.
-    error: Option<AuthError>,
-}
-
 impl RoomCore {
     /// Whether taking something in means resolving states or much other work, which may take long.
     /// It does not for an event that continues the room's history where the core stands.
@@ -185,8 +177,8 @@ impl RoomCore {
         }
         let auth_events: Vec<_> = auth_events.into_iter().flatten().collect();
         let state_before = self.state_before(*told, &prev, fresh)?;
-        let Judgement { state_before, flags, error } =
-            self.judge(pdu, state_before, &auth_events, way)?;
+        let current = self.current_for(state_before, told.is_some(), way, fresh)?;
+        let (flags, error) = self.judge(pdu, state_before, current, &auth_events)?;
         if let (Way::Brought(_) | Way::Entrance, Some(error)) = (way, error) {
             return Err(error.into());
         }
@@ -261,13 +253,36 @@ impl RoomCore {
         pdu.auth_events().iter().map(find).collect()
     }
 
+    /// The current state that an event has to be allowed in, if that is asked.
+    ///
+    /// Behind a gap it may be old, so what is told counts, too; but not alone, since gaps are easily
+    /// made by whoever wants to get round a ban.
+    fn current_for(
+        &mut self,
+        state_before: StateRoot,
+        is_told: bool,
+        way: &Way,
+        fresh: &mut Fresh,
+    ) -> Result<Option<StateRoot>, RoomError> {
+        if matches!(way, Way::Entrance | Way::Past) || state_before == self.state {
+            return Ok(None);
+        }
+        if !is_told {
+            return Ok(Some(self.state));
+        }
+        let mut states: Vec<_> = self.tips.iter().map(|tip| tip.state_after).collect();
+        states.push(state_before);
+        Ok(Some(self.resolve(&states, fresh)?))
+    }
+
+    /// The checks 4 to 6, and what is wrong if the event is not accepted.
     fn judge(
         &mut self,
         pdu: &Pdu,
         state_before: StateRoot,
+        current: Option<StateRoot>,
         auth_events: &[Named],
-        way: &Way,
-    ) -> Result<Judgement, RoomError> {
+    ) -> Result<(EventFlags, Option<AuthError>), RoomError> {
         let create = if self.is_unborn() { None } else { Some(self.event(self.create)?) };
         let mut flags = EventFlags::default();
         let mut error = allowed_by(self.version, pdu, auth_events, create.as_ref()).err();
@@ -275,12 +290,11 @@ impl RoomCore {
             error = self.allowed_in(pdu, state_before)?.err();
         }
         flags.rejected = error.is_some();
-        let asks_current = matches!(way, Way::Received | Way::Brought(_));
-        if error.is_none() && asks_current && state_before != self.state {
-            error = self.allowed_in(pdu, self.state)?.err();
+        if let (None, Some(current)) = (&error, current) {
+            error = self.allowed_in(pdu, current)?.err();
             flags.soft_failed = error.is_some();
         }
-        Ok(Judgement { state_before, flags, error })
+        Ok((flags, error))
     }
 
     /// The state before an event: what is told of it and the states after what it follows, as far

@@ -5,6 +5,8 @@
     reason = "benchmarks use it, too, and there the lint does not know a test"
 )]
 
+pub(crate) mod peers;
+
 use std::{path::Path, sync::Arc};
 
 use parlour_actors::{

@@ -80,10 +80,16 @@ impl Round<'_> {
     ) -> Result<Span<'a>, ViewError> {
         let start = match timeline.start() {
             None => end,
-            Some(pos) => {
+            Some((num, pos)) => {
                 let before = StreamPos(pos.0.saturating_sub(1));
-                let entry = self.view().room_at(relation.room.num, before)?;
-                entry.map_or(StateRoot::EMPTY, |(_, entry)| entry.state_after)
+                match self.view().room_at(relation.room.num, before)? {
+                    Some((_, entry)) => entry.state_after,
+                    // The first event here; the state may be older.
+                    None => {
+                        let meta = self.view().store.event_meta(num)?;
+                        meta.map_or(StateRoot::EMPTY, |meta| meta.state_before)
+                    }
+                }
             }
         };
         Ok(Span { base: window.base, start, end, timeline, whole: window.whole })

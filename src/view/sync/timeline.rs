@@ -48,9 +48,9 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    /// The position of the first event.
-    pub(super) fn start(&self) -> Option<StreamPos> {
-        self.events.first().map(|event| event.pos)
+    /// The first event and its position.
+    pub(super) fn start(&self) -> Option<(EventNum, StreamPos)> {
+        self.events.first().map(|event| (event.num, event.pos))
     }
 
     pub(super) fn has(&self, num: EventNum) -> bool {
@@ -98,12 +98,18 @@ impl Round<'_> {
             let entries = store.timeline(room, (low, high), Direction::Backward, wanted)?;
             let full = self.take_in(reader, &mut timeline, &entries, limit)?;
             budget = budget.saturating_sub(wanted);
-            let Some((oldest, _)) = entries.last().filter(|_| entries.len() == wanted) else {
-                break;
-            };
             if full {
                 break;
             }
+            let Some((oldest, _)) = entries.last().filter(|_| entries.len() == wanted) else {
+                // The room may be older than what is here of it.
+                let first = entries.last().filter(|_| low == Bound::Unbounded);
+                let create = reader.room().head.create;
+                if let Some((pos, _)) = first.filter(|(_, entry)| entry.event != create) {
+                    timeline.begin_after_gap(StreamPos(pos.0.saturating_sub(1)));
+                }
+                break;
+            };
             if budget == 0 {
                 timeline.limited = true;
                 timeline.before = Some(StreamPos(oldest.0.saturating_sub(1)));

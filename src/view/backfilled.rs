@@ -1,0 +1,115 @@
+//! History that came late, and a room that was entered through another server, as readers get them.
+
+use parlour_actors::{Backfilled, env::Env};
+use parlour_storage::Direction;
+use ruma::{OwnedEventId, RoomId, api::client::filter::RoomEventFilter};
+
+use super::{
+    EventFilter, GraphToken, Ignored, PageRequest, SyncToken, Token, View,
+    sync::{Ask, Syncs},
+};
+use crate::push::UnreadCounts;
+
+#[path = "../../actors/tests/support/mod.rs"]
+mod support;
+
+use support::peers::Peer;
+
+/// A page of the room as bob gets it, from a token on, backwards.
+fn back(view: &View, near: &Peer, room: &RoomId, from: Token, limit: usize) -> Vec<String> {
+    let mut reader = view.reader(room, &near.user("bob"), None).unwrap().unwrap();
+    let (filter, ignored) = (RoomEventFilter::default(), Ignored::default());
+    let request = PageRequest {
+        from: view.graph_point(near.num(room), from).unwrap(),
+        to: None,
+        direction: Direction::Backward,
+        limit,
+        filter: EventFilter::new(&filter),
+        ignored: &ignored,
+    };
+    let page = reader.page(&request).unwrap();
+    page.events.into_iter().map(|event| event.meta.event_id).collect()
+}
+
+fn ask(near: &Peer, since: Option<SyncToken>) -> Ask {
+    Ask {
+        user: near.user("bob"),
+        device: "D".into(),
+        since,
+        full_state: false,
+        state_after: false,
+        filter: Default::default(),
+    }
+}
+
+// Checklist 6.1
+#[actix_web::test]
+async fn pages_lead_through_backfilled_history_and_syncs_do_not_tell_of_it() {
+    let far = Peer::start("far.test", None).await;
+    let near = Peer::start("near.test", None).await;
+    let room = far.create("12", "alice").await;
+    for text in ["one", "two", "three", "four"] {
+        far.say(&room, "alice", text).await;
+    }
+    let view = View::of(&near.engine, Env::system().clock);
+    let counts = UnreadCounts::new(near.engine.users.clone());
+    let syncs = Syncs::new(view.clone(), &near.engine, counts);
+    let before = syncs.now();
+    near.join(&far, &room, "bob").await;
+    let said = near.say(&room, "bob", "hello").await;
+
+    // The first sync has all of the state, and says that the room is older.
+    for since in [None, Some(before)] {
+        let response = syncs.build(&ask(&near, since), syncs.now()).unwrap();
+        let joined = &response.rooms.join[&room];
+        assert_eq!(joined.timeline.events.len(), 2, "since {since:?}");
+        assert!(joined.timeline.limited, "since {since:?}");
+        let state = serde_json::to_value(&joined.state).unwrap();
+        assert_eq!(state["events"].as_array().unwrap().len(), 4, "since {since:?}: {state}");
+    }
+    let response = syncs.build(&ask(&near, None), syncs.now()).unwrap();
+    let start: Token =
+        response.rooms.join[&room].timeline.prev_batch.as_ref().unwrap().parse().unwrap();
+    let now = syncs.now();
+    let newest = Token::Graph(GraphToken::after(said.depth(), near.meta(said.event_id()).pos));
+    assert_eq!(back(&view, &near, &room, start, 10), [""; 0]);
+    assert_eq!(back(&view, &near, &room, newest, 10).len(), 2);
+
+    // Two pages of history come in, the newer one first.
+    let old = far.timeline(&room);
+    let old = &old[..8];
+    let ids = |id: &OwnedEventId| -> Vec<_> {
+        let state = far.events_of(far.meta(id).state_before);
+        state.iter().map(|pdu| pdu.event_id().clone()).collect()
+    };
+    for (from, to) in [(5, 8), (0, 5)] {
+        let page = old[from..to].iter().enumerate().map(|(place, id)| Backfilled {
+            pdu: far.pdu(id),
+            state_before: (place == 0).then(|| ids(id)),
+        });
+        near.engine.rooms.backfill(&room, page.collect()).await.unwrap();
+    }
+    let mut expected: Vec<_> = old.iter().map(ToString::to_string).collect();
+    expected.reverse();
+    assert_eq!(back(&view, &near, &room, start, 10), expected);
+    assert_eq!(back(&view, &near, &room, Token::Sync(before), 10), expected);
+    assert_eq!(back(&view, &near, &room, newest, 20).len(), 10);
+    assert_eq!(back(&view, &near, &room, newest, 20)[2..], expected);
+    assert_eq!(back(&view, &near, &room, Token::Sync(now), 20)[2..], expected);
+    assert_eq!(back(&view, &near, &room, Token::Sync(syncs.now()), 20)[2..], expected);
+
+    // Nobody who follows the room hears of it.
+    let later = syncs.build(&ask(&near, Some(now)), syncs.now()).unwrap();
+    assert!(later.rooms.join.is_empty(), "{later:?}");
+    let anew = syncs.build(&ask(&near, None), syncs.now()).unwrap();
+    assert_eq!(anew.rooms.join[&room].timeline.events.len(), 2);
+    let after = near.say(&room, "bob", "bye").await;
+    let later = syncs.build(&ask(&near, Some(now)), syncs.now()).unwrap();
+    let timeline = &later.rooms.join[&room].timeline;
+    assert_eq!((timeline.events.len(), timeline.limited), (1, false));
+    let mut page = back(&view, &near, &room, Token::Sync(syncs.now()), 3);
+    page.reverse();
+    assert_eq!(page.last(), Some(&after.event_id().to_string()));
+    far.engine.stop().await;
+    near.engine.stop().await;
+}
