@@ -35,8 +35,6 @@
 pub mod access;
 pub mod ancestors;
 pub mod audience;
-#[cfg(test)]
-mod backfilled;
 pub mod bundle;
 pub mod children;
 mod erased;

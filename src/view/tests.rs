@@ -1,5 +1,7 @@
 //! History visibility and paging against a model that follows the specification word by word.
 
+mod backfilled;
+
 use std::{ops::Bound, sync::Arc};
 
 use actix::System;

@@ -42,7 +42,7 @@
 //! | [`keys::OUTBOX`] | position; server | [`OutboxEntry`]; [`DestinationEntry`] |
 //! | [`keys::SERVER_STAY`] | room, server, end; room | position at which the [`ServerStay`] began; that of the newest event that goes to other servers |
 //! | [`keys::ROOM_OF_SERVER`] | server, room, end of the stay | nothing |
-//! | [`keys::BACKWARD`] | room, event id | the greatest depth of an event that follows it |
+//! | [`keys::BACKWARD`] | room, event id | [`BackwardEntry`] |
 //! | [`keys::OFF_TIMELINE`] | room, event number | nothing; under number 0 if the room is known by its number alone |
 //! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
@@ -65,6 +65,7 @@ pub use accounts::{
 };
 pub use codec::Stored;
 pub use delayed::DelayedEntry;
+pub use edges::BackwardEntry;
 pub use moderation::{
     BlockedRoom, Deletion, DeletionStatus, MadeRoom, RegistrationToken, Replacement, Report,
     ReportSubject,

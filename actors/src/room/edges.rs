@@ -3,9 +3,11 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
 use parlour_event::Pdu;
-use parlour_storage::{Op, schema::keys};
+use parlour_storage::{
+    Op,
+    schema::{BackwardEntry, Stored as _, keys},
+};
 use ruma::OwnedEventId;
 
 use super::{core::RoomCore, messages::RoomError, take_in::Place};
@@ -18,6 +20,8 @@ const MAX_LOOKED_THROUGH: usize = 1_000;
 pub(crate) struct Edges {
     /// The events that it follows and that are not here.
     pub(crate) gaps: Vec<OwnedEventId>,
+    /// It was a backward extremity.
+    pub(crate) was_awaited: bool,
     /// Events that were here before it follow it, so it is no extremity.
     pub(crate) has_followers: bool,
 }
@@ -25,30 +29,36 @@ pub(crate) struct Edges {
 impl RoomCore {
     /// The ends of the known history at an event from elsewhere, before it is taken in.
     pub(crate) fn edges(&self, pdu: &Pdu, gaps: Vec<OwnedEventId>) -> Result<Edges, RoomError> {
-        Ok(Edges { gaps, has_followers: self.backward(pdu.event_id())?.is_some() })
+        let awaited = self.backward(pdu.event_id())?;
+        let has_followers = awaited.is_some_and(|entry| entry.is_followed);
+        Ok(Edges { gaps, was_awaited: awaited.is_some(), has_followers })
     }
 
-    /// Under a backward extremity stands the greatest depth of an event that follows it.
-    fn backward(&self, event_id: &OwnedEventId) -> Result<Option<Bytes>, RoomError> {
+    /// What is known of an event that is not here and that others follow.
+    fn backward(&self, event_id: &OwnedEventId) -> Result<Option<BackwardEntry>, RoomError> {
         let key = keys::backward(self.num, event_id.as_str());
-        Ok(self.unsettled.get(&self.deps.store, &key)?)
+        let value = self.unsettled.get(&self.deps.store, &key)?;
+        Ok(value.map(|value| BackwardEntry::decode(&key, &value)).transpose()?)
     }
 
-    /// What an event changes about the room's backward extremities. An event that clients don't get
-    /// leads nowhere: if what it follows arrives, that is an extremity.
+    /// What an event changes about the room's backward extremities. A soft-failed event may be
+    /// followed by others, so its past is of interest; a rejected one leads nowhere.
     pub(crate) fn edge_ops(&self, pdu: &Pdu, place: &Place) -> Result<Vec<Op>, RoomError> {
         let mut ops = Vec::new();
-        if place.edges.has_followers {
+        if place.edges.was_awaited {
             ops.push(Op::Delete { key: keys::backward(self.num, pdu.event_id().as_str()) });
         }
-        if !place.flags.is_visible() {
+        if place.flags.rejected {
             return Ok(ops);
         }
         for gap in &place.edges.gaps {
-            let known = self.backward(gap)?.and_then(|depth| depth.as_ref().try_into().ok());
-            let depth = known.map_or(0, u64::from_be_bytes).max(pdu.depth());
-            let value = Bytes::from(depth.to_be_bytes().to_vec());
-            ops.push(Op::Put { key: keys::backward(self.num, gap.as_str()), value });
+            let known = self.backward(gap)?.unwrap_or_default();
+            let entry = BackwardEntry {
+                depth: known.depth.max(pdu.depth()),
+                is_followed: known.is_followed || place.flags.is_visible(),
+            };
+            let key = keys::backward(self.num, gap.as_str());
+            ops.push(Op::Put { key, value: entry.encode() });
         }
         Ok(ops)
     }

@@ -1,13 +1,25 @@
 //! Where a room's history ends that is here, and what of it stands outside the timeline.
 
 use parlour_event::{EventNum, RoomNum};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    codec::{Stored as _, decode_number},
+    codec::{Stored, decode_number},
     keys::{self, KeyReader},
     rooms::EventMeta,
 };
 use crate::{Direction, StorageError, Store};
+
+/// An event that is not here and that events of a room follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackwardEntry {
+    /// The greatest depth of such a follower.
+    pub depth: u64,
+    /// Whether one of them is in the room's history, and not soft-failed.
+    pub is_followed: bool,
+}
+
+impl Stored for BackwardEntry {}
 
 impl Store {
     /// A room's backward extremities: events that are not here and that events of it follow, each
@@ -27,7 +39,7 @@ impl Store {
         let read = |(key, entry): (bytes::Bytes, crate::Entry)| {
             let mut reader = KeyReader::new(&key);
             let event_id = reader.number().and_then(|_room| reader.text()).unwrap_or_default();
-            Ok((event_id, decode_number(&key, &entry.value)?))
+            Ok((event_id, BackwardEntry::decode(&key, &entry.value)?.depth))
         };
         entries.map(read).collect()
     }
