@@ -4,7 +4,8 @@
 //! wait in `/sync`.
 //!
 //! Each figure is printed at two sizes of what does *not* change, with the ratio of the two: it
-//! should be near 1. `BENCH_SHRINK=n` divides all sizes by n, to see that it works.
+//! should be near 1. `BENCH_SHRINK=n` divides all sizes by n, to see that it works; names of parts after
+//! `--` (parked, incremental, first, pages) run those alone.
 //!
 //! The rooms are filled below HTTP, by the engine in this process on the data of the server, which
 //! is stopped meanwhile.
@@ -53,8 +54,8 @@ fn serve<T>(fill: impl AsyncFnOnce(&Engine) -> T) -> (Server, Connection, Connec
     });
     server.launch();
     let connect = |token: &str| Connection::open(server.address, token);
-    let (reader, writer) = (connect(&reader), connect(&writer));
     server.settle();
+    let (reader, writer) = (connect(&reader), connect(&writer));
     (server, reader, writer, made)
 }
 
@@ -183,35 +184,56 @@ fn pages(events: usize) -> [f64; 3] {
 /// What the server's memory grows by with each of so many clients that wait, in bytes.
 fn parked(clients: usize) -> f64 {
     let server = Server::start(NAME);
-    let connections = (0..clients).map(|n| register(server.address, &format!("waiting{n}")));
-    let mut connections: Vec<_> = connections.collect();
-    let since: Vec<_> =
-        connections.iter_mut().map(|one| text(&one.ask("GET", "sync", ""), "next_batch")).collect();
+    let register = |n| register(server.address, &format!("waiting{n}")).token;
+    let tokens: Vec<_> = (0..clients).map(register).collect();
+    // Where they wait from; the server closes connections on which nothing happens.
+    let ask = |token: &String| {
+        let mut connection = Connection::open(server.address, token);
+        text(&connection.ask("GET", "sync", ""), "next_batch")
+    };
+    let since: Vec<_> = tokens.iter().map(ask).collect();
     let before = server.memory();
-    for (one, since) in connections.iter_mut().zip(since) {
-        one.begin("GET", &format!("sync?timeout=60000&since={since}"), "");
-    }
+    let wait = |(token, since): (&String, &String)| {
+        let mut connection = Connection::open(server.address, token);
+        connection.begin("GET", &format!("sync?timeout=60000&since={since}"), "");
+        connection
+    };
+    let _waiting: Vec<_> = tokens.iter().zip(&since).map(wait).collect();
     server.settle();
     let each = server.memory().saturating_sub(before) as f64 / clients as f64;
     println!("{:<58} {:>9.1} KiB each", format!("{clients} syncs that wait"), each / 1024.0);
     each
 }
 
+/// What can be asked for by name on the command line.
+const PARTS: [(&str, fn()); 4] = [
+    ("parked", || {
+        let (few, many) = (parked(size(1_000)), parked(size(5_000)));
+        print_ratio("five times the clients, memory of each", few, many);
+    }),
+    ("incremental", || {
+        let (few, many) = (incremental_sync(size(200)), incremental_sync(size(2_000)));
+        print_ratio("ten times the rooms", few, many);
+    }),
+    ("first", || {
+        let (few, many) = (first_sync(size(200), size(50)), first_sync(size(200), size(500)));
+        print_ratio("ten times the members, lazy", few[0], many[0]);
+        print_ratio("ten times the members, all of them sent", few[1], many[1]);
+    }),
+    ("pages", || {
+        let (short, long) = (pages(size(10_000)), pages(size(1_000_000)));
+        let places = ["end", "middle", "beginning"].iter().zip(short.into_iter().zip(long));
+        for (place, (short, long)) in places {
+            print_ratio(&format!("a hundred times the history, at its {place}"), short, long);
+        }
+    }),
+];
+
 fn main() {
-    let (few, many) = (parked(size(1_000)), parked(size(5_000)));
-    print_ratio("five times the clients, memory of each", few, many);
-
-    let (few, many) = (incremental_sync(size(200)), incremental_sync(size(2_000)));
-    print_ratio("ten times the rooms", few, many);
-
-    let (few, many) = (first_sync(size(200), size(50)), first_sync(size(200), size(500)));
-    print_ratio("ten times the members, lazy", few[0], many[0]);
-    print_ratio("ten times the members, all of them sent", few[1], many[1]);
-
-    let (short, long) = (pages(size(10_000)), pages(size(1_000_000)));
-    for (place, (short, long)) in
-        ["end", "middle", "beginning"].iter().zip(short.into_iter().zip(long))
-    {
-        print_ratio(&format!("a hundred times the history, at its {place}"), short, long);
+    let asked: Vec<_> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    for (name, part) in PARTS {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            part();
+        }
     }
 }
