@@ -42,6 +42,25 @@ fn an_alias_of_another_server_leads_into_its_room() {
 }
 
 #[test]
+fn a_canonical_alias_may_be_one_of_another_server() {
+    let (near, mut far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, bob) = (near.user("alice"), far.user("bob"));
+    let room = alice.public_room();
+    join_via(&bob, &room, &[&near.name()]).ok();
+    let set = |content: Value| alice.set_state(&room, "m.room.canonical_alias", "", content);
+    let there = json!({ "alias": alias_at(&far) });
+    set(there.clone()).refused(400, "M_BAD_ALIAS");
+    let at = path("/_matrix/client/v3/directory/room/{}", &[&alias_at(&far)]);
+    bob.http.put(&at, &json!({ "room_id": room })).ok();
+    set(there.clone()).ok();
+    // What stands there already is not asked for again.
+    far.kill();
+    set(json!({ "alias": alias_at(&far), "alt_aliases": [alias_at(&far)] })).ok();
+    set(json!({})).ok();
+    set(there).refused(400, "M_BAD_ALIAS");
+}
+
+#[test]
 fn servers_are_tried_in_turn() {
     let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
     let other = Server::start_federated(&[]);
