@@ -31,7 +31,7 @@ const NAME: &str = "parlour.test";
 const AT_ONCE: usize = 200;
 
 /// How often each request is measured.
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 50;
 
 /// A size, or the smaller one that is asked for.
 fn size(full: usize) -> usize {
@@ -217,6 +217,9 @@ const PARTS: [(&str, fn()); 4] = [
     }),
     ("first", || {
         let (few, many) = (first_sync(size(200), size(50)), first_sync(size(200), size(500)));
+        print_ratio("ten times the members, lazy", few[0], many[0]);
+        print_ratio("ten times the members, all of them sent", few[1], many[1]);
+        let (few, many) = (first_sync(size(20), size(500)), first_sync(size(20), size(5_000)));
         print_ratio("ten times the members, lazy", few[0], many[0]);
         print_ratio("ten times the members, all of them sent", few[1], many[1]);
     }),

@@ -1,12 +1,16 @@
 //! Finding people by the words of their names.
 //!
 //! The index has an entry for each word of a user's name and id. A search walks over the entries
-//! that begin with its longest word, which leaves fewest, and looks at the users behind them.
+//! that begin with that of its words which has the fewest, as far as a page of each tells, and looks
+//! at the users behind them.
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#user-directory>
 
-use std::collections::{BTreeSet, HashSet};
-use std::ops::Bound;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, HashSet},
+    ops::Bound,
+};
 
 use parlour_actors::words::{fold, localpart, words, words_of_user};
 use parlour_storage::{
@@ -92,9 +96,7 @@ impl View {
     /// If storage cannot be read.
     pub fn people(&self, search: &PeopleSearch<'_>) -> Result<(Vec<Person>, bool), ViewError> {
         let wanted = Wanted::of(search.text);
-        let Some(lead) = wanted.words.iter().max_by_key(|word| word.len()) else {
-            return Ok((Vec::new(), false));
-        };
+        let Some(lead) = self.rarest(&wanted.words)? else { return Ok((Vec::new(), false)) };
         let mut audience = self.audience(search.searcher)?;
         let ignored = self.ignored_by(search.searcher)?;
         let enough = search.limit.saturating_add(1).max(MIN_RANKED);
@@ -118,6 +120,18 @@ impl View {
                 return Ok((found, is_limited));
             }
         }
+    }
+
+    /// The word with which the fewest words of users begin; of very frequent ones the longest.
+    fn rarest<'a>(&self, words: &'a BTreeSet<String>) -> Result<Option<&'a String>, ViewError> {
+        let mut rarest = None;
+        for word in words {
+            let rank = (self.users_by_word(word, &mut None)?.len(), Reverse(word.len()));
+            if rarest.as_ref().is_none_or(|(known, _)| rank < *known) {
+                rarest = Some((rank, word));
+            }
+        }
+        Ok(rarest.map(|(_, word)| word))
     }
 
     /// A user's account.
