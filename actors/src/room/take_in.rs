@@ -313,7 +313,8 @@ impl RoomCore {
         state_keys: Vec<Op>,
         fresh: &mut Fresh,
     ) -> Step {
-        let Place { transaction, was_outlier, outgoing, .. } = place;
+        let Place { transaction, was_outlier, outgoing, edges, .. } = place;
+        let after_gap = !edges.gaps.is_empty();
         let stage = match self.create {
             EventNum(0) => Stage::Birth(Vec::new()),
             _ => Stage::Grown,
@@ -346,6 +347,7 @@ impl RoomCore {
                 state_after: self.state,
                 joined: self.joined,
                 invited: self.invited,
+                after_gap,
             }),
             stage,
             nodes: self.nodes.get_all(&nodes),

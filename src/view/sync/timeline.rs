@@ -102,12 +102,6 @@ impl Round<'_> {
                 break;
             }
             let Some((oldest, _)) = entries.last().filter(|_| entries.len() == wanted) else {
-                // The room may be older than what is here of it.
-                let first = entries.last().filter(|_| low == Bound::Unbounded);
-                let create = reader.room().head.create;
-                if let Some((pos, _)) = first.filter(|(_, entry)| entry.event != create) {
-                    timeline.begin_after_gap(StreamPos(pos.0.saturating_sub(1)));
-                }
                 break;
             };
             if budget == 0 {
@@ -151,7 +145,7 @@ impl Round<'_> {
         limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)
     }
 
-    /// Takes events in, newest first; says whether there was one too many.
+    /// Takes events in, newest first; says whether there was one too many, or a gap behind one.
     fn take_in(
         &self,
         reader: &mut Reader,
@@ -162,7 +156,7 @@ impl Round<'_> {
         let nums: Vec<_> = entries.iter().map(|(_, entry)| entry.event).collect();
         let events = self.view().store.events(&nums)?;
         reader.note_parents(events.iter().flatten())?;
-        for ((pos, _), event) in entries.iter().zip(events) {
+        for ((pos, entry), event) in entries.iter().zip(events) {
             let Some(event) = event else { continue };
             let is_full = timeline.events.len() >= limit;
             match self.shown(reader, *pos, &event, is_full)? {
@@ -176,6 +170,12 @@ impl Round<'_> {
                     timeline.before = Some(StreamPos(pos.0.saturating_sub(1)));
                     timeline.events.push(shown);
                 }
+            }
+            if entry.after_gap {
+                // Clients page back from here, and get what was missing.
+                timeline.limited = true;
+                timeline.before = Some(StreamPos(pos.0.saturating_sub(1)));
+                return Ok(true);
             }
         }
         Ok(false)

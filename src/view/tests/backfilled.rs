@@ -23,7 +23,7 @@ fn back(view: &View, near: &Peer, room: &RoomId, from: Token, limit: usize) -> V
     let mut reader = view.reader(room, &near.user("bob"), None).unwrap().unwrap();
     let (filter, ignored) = (RoomEventFilter::default(), Ignored::default());
     let request = PageRequest {
-        from: view.graph_point(near.num(room), from).unwrap(),
+        from: view.graph_point_back(near.num(room), from).unwrap(),
         to: None,
         direction: Direction::Backward,
         limit,
@@ -114,6 +114,51 @@ async fn pages_lead_through_backfilled_history_and_syncs_do_not_tell_of_it() {
     let mut page = back(&view, &near, &room, Token::Sync(syncs.now()), 3);
     page.reverse();
     assert_eq!(page.last(), Some(&after.event_id().to_string()));
+    far.engine.stop().await;
+    near.engine.stop().await;
+}
+
+#[actix_web::test]
+async fn a_timeline_begins_behind_a_gap_and_leads_back_into_it() {
+    let far = Peer::start("far.test", None).await;
+    let near = Peer::start("near.test", None).await;
+    let room = far.create("12", "alice").await;
+    near.join(&far, &room, "bob").await;
+    let view = View::of(&near.engine, Env::system().clock);
+    let counts = UnreadCounts::new(near.engine.users.clone());
+    let syncs = Syncs::new(view.clone(), &near.engine, counts);
+    let since = syncs.now();
+    for text in ["one", "two", "three"] {
+        far.say(&room, "alice", text).await;
+    }
+    let timeline = far.timeline(&room);
+    let (missed, last) = timeline.split_at(timeline.len() - 1);
+    let state = far.events_of(far.meta(&last[0]).state_before);
+    let state = state.iter().map(|pdu| pdu.event_id().clone()).collect();
+    near.engine.rooms.receive_at(&room, far.pdu(&last[0]), state).await.unwrap();
+    let section = |since| {
+        let response = syncs.build(&ask(&near, since), syncs.now()).unwrap();
+        response.rooms.join[&room].timeline.clone()
+    };
+    // Whoever has seen what was before it, and whoever has seen nothing.
+    for since in [Some(since), None] {
+        let told = section(since);
+        assert_eq!((told.events.len(), told.limited), (1, true), "since {since:?}");
+    }
+    let gaps = || view.gaps(near.num(&room)).unwrap().all();
+    assert!(gaps().contains(missed.last().unwrap()));
+    let from: Token = section(Some(since)).prev_batch.unwrap().parse().unwrap();
+    let known = back(&view, &near, &room, from, 10).len();
+    let missed = &missed[missed.len() - 2..];
+    let past = missed.iter().map(|id| Backfilled { pdu: far.pdu(id), state_before: None });
+    let verdicts = near.engine.rooms.backfill(&room, past.collect()).await;
+    assert!(verdicts.is_ok(), "{verdicts:?}");
+    assert!(!gaps().contains(&missed[1]));
+    let page = back(&view, &near, &room, from, 10);
+    assert_eq!(page[..2], [missed[1].to_string(), missed[0].to_string()]);
+    assert_eq!(page.len(), known + 2);
+    // What is told begins there all the same: it has not been told to others in its time.
+    assert!(section(Some(since)).limited);
     far.engine.stop().await;
     near.engine.stop().await;
 }

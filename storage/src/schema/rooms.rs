@@ -113,6 +113,9 @@ pub struct TimelineEntry {
     pub joined: u64,
     /// Invited members then.
     pub invited: u64,
+    /// Whether events before it were missing when it arrived: what stands before it in the timeline
+    /// is not all that came before it.
+    pub after_gap: bool,
 }
 
 impl Stored for TimelineEntry {}

@@ -3,14 +3,18 @@
 use serde_json::{Value, json};
 
 use super::{join, pair};
-use crate::common::{User, path};
+use crate::common::{Ask, User, path};
 
 /// How many messages there are before the other server comes.
 const OLD: usize = 230;
 
 /// All messages of a room from its end back to its beginning, newest first, and what came last.
 fn page_back(user: &User, room: &str, limit: usize) -> (Vec<String>, Value) {
-    let (mut texts, mut from, mut last) = (Vec::new(), String::new(), Value::Null);
+    page_back_from(user, room, limit, String::new())
+}
+
+fn page_back_from(user: &User, room: &str, limit: usize, mut from: String) -> (Vec<String>, Value) {
+    let (mut texts, mut last) = (Vec::new(), Value::Null);
     for _ in 0..200 {
         let page = user.room(room, &format!("messages?dir=b&limit={limit}{from}")).ok();
         for event in page.chunk() {
@@ -57,9 +61,14 @@ fn a_user_pages_back_to_before_the_own_servers_time() {
     assert_eq!(texts, expected());
     assert_eq!(last["type"], "m.room.create");
     // None of it is new.
-    let since = bob.sync(crate::common::Ask::initial()).ok();
-    let timeline = since.timeline(&room);
+    let sync = bob.sync(Ask::initial()).ok();
+    let timeline = sync.timeline(&room);
     assert!(timeline.iter().all(|event| event["content"]["body"].is_null()), "{timeline:?}");
+    // The timeline says that it does not begin with the room, and leads back from where it begins.
+    let section = &sync["rooms"]["join"][&room]["timeline"];
+    assert_eq!(section["limited"], true);
+    let from = path("&from={}", &[section["prev_batch"].as_str().unwrap()]);
+    assert_eq!(page_back_from(&bob, &room, 500, from).0, expected());
 }
 
 #[test]
@@ -131,11 +140,11 @@ fn gaps_in_the_middle_are_filled() {
     let room = alice.public_room();
     join(&bob, &room, &near).ok();
     bob.say(&room, "here").event_id();
+    let since = bob.sync(Ask::initial()).next_batch();
     far.kill();
     talk(&alice, &room);
     far.restart();
     let bob = far.again(&bob);
-    let since = bob.sync(crate::common::Ask::initial()).next_batch();
     alice.say(&room, "now").event_id();
     bob.sync_until(&since, |sync| {
         sync.timeline(&room).iter().any(|event| event["content"]["body"] == "now")

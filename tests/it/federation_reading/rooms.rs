@@ -6,7 +6,7 @@ use parlour_event::{Pdu, RoomVersion, json as strict};
 use serde_json::{Value, json};
 
 use super::{get, join, post};
-use crate::common::{Answer, Origin, Server, User, path};
+use crate::common::{Answer, Origin, Server, User, Visitor, path};
 
 /// A room of Alice's on one server, in which Bob of another one is.
 struct Shared {
@@ -248,6 +248,34 @@ fn what_erased_users_have_said_is_not_given_out_again() {
     carol.confirmed("POST", deactivate, json!({ "erase": true })).ok();
     assert_eq!(event()["content"], json!({}));
     assert_eq!(pdu(&event()).event_id(), &*said);
+}
+
+#[test]
+fn rejected_events_are_not_handed_on_and_soft_failed_ones_to_those_who_know_them() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, bob, origin) = (near.user("alice"), far.user("bob"), far.origin());
+    let visitor = Visitor::new(&near, &alice, &origin, "11");
+    let room = visitor.room.as_str();
+    join(&bob, room, &near).ok();
+    let old = visitor.message("evading", &[&visitor.newest()]);
+    alice.membership(room, "ban", json!({ "user_id": visitor.user })).ok();
+    visitor.accepted(std::slice::from_ref(&old));
+    let rejected = visitor.message("after the ban", &[&visitor.newest()]);
+    visitor.refused(&rejected, "rules");
+    let (old, rejected) = (visitor.id(&old), visitor.id(&rejected));
+    let event = get(&origin, &near, "event/{}", &[&old]).ok();
+    assert_eq!(text_of(&event["pdus"][0]), "evading");
+    get(&origin, &near, "event/{}", &[&rejected]).refused(404, "M_NOT_FOUND");
+    for (id, status) in [(&old, 200), (&rejected, 404)] {
+        let state = get(&origin, &near, "state_ids/{}?event_id={}", &[room, id]);
+        assert_eq!(state.status, status);
+    }
+    let newest = alice.say(room, "quiet now").event_id();
+    let back =
+        |v: &str| ids(&get(&origin, &near, "backfill/{}?v={}&limit=100", &[room, v]).ok()["pdus"]);
+    assert!(!back(&newest).contains(&old), "nothing refers to it");
+    assert_eq!(back(&old)[0], old);
+    assert_eq!(back(&rejected).iter().find(|id| **id == rejected), None);
 }
 
 // Checklist 12.7
