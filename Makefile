@@ -50,7 +50,7 @@ test-js: $(NODE)/installed
 	cargo test --workspace --locked --no-run --quiet
 	cp tests/js/*.mjs $(NODE)
 	cd $(NODE) && TEST_BINARY=$(CURDIR)/target/debug/parlour \
-		node --test --test-force-exit --test-reporter=tap client.test.mjs
+		node --test --test-force-exit --test-reporter=tap client.test.mjs encryption.test.mjs
 
 $(NODE)/installed: tests/js/package.json tests/js/package-lock.json
 	mkdir -p $(NODE)

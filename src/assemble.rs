@@ -1,5 +1,6 @@
 //! Puts the server together: the one place that knows every part.
 
+mod encryption;
 mod federation;
 mod finding;
 mod membership;
@@ -26,6 +27,7 @@ use crate::{
         capabilities::{self, CapabilitiesContext},
         context,
         create_room::{self, CreateRoomContext},
+        cross_signing::{self, CrossSigningContext},
         deactivate::{self, DeactivateContext},
         delayed::{self, DelayedContext},
         devices::{self, DeviceContext},
@@ -107,6 +109,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(writing_routes(&boot, &engine, members, aliases.clone()))
         .and(finding::routes(&boot, &engine, &view, &network, published.clone(), aliases.clone()))
         .and(notice_routes(&engine, &view, &counts))
+        .and(encryption::routes(&boot, &engine, &view, &network))
         .and(search_routes(&boot, &engine, &view)?)
         .and(operators::moderation_routes(&boot, &engine, &view))
         .and(network.routes(&boot, &engine, profiles, aliases))
@@ -232,6 +235,8 @@ fn session_routes(boot: &Boot, engine: &Engine, accounts: Arc<Accounts>) -> Rout
     let password = PasswordContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
     let deactivate = DeactivateContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
     let devices = DeviceContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
+    let users = accounts.users.clone();
+    let cross_signing = CrossSigningContext { users, uiaa: uiaa.clone() };
     register::routes(Arc::new(register))
         .and(uiaa::fallback::routes(uiaa))
         .and(login::routes(Arc::new(login)))
@@ -241,6 +246,7 @@ fn session_routes(boot: &Boot, engine: &Engine, accounts: Arc<Accounts>) -> Rout
         .and(password::routes(Arc::new(password)))
         .and(deactivate::routes(Arc::new(deactivate)))
         .and(devices::routes(Arc::new(devices)))
+        .and(cross_signing::routes(Arc::new(cross_signing)))
 }
 
 /// Reading rooms.

@@ -25,6 +25,7 @@ const RECEIPTS: usize = 1_024;
 pub struct Changes {
     rooms: RwLock<Latest<RoomNum>>,
     users: RwLock<Latest<String>>,
+    keys: RwLock<Latest<RoomNum>>,
     current: AtomicU64,
     moved: watch::Sender<StreamPos>,
     /// The newest event that goes to other servers.
@@ -40,6 +41,7 @@ impl Changes {
         Self {
             rooms: RwLock::new(Latest::new(start.0, CAPACITY)),
             users: RwLock::new(Latest::new(start.0, CAPACITY)),
+            keys: RwLock::new(Latest::new(start.0, CAPACITY)),
             current: AtomicU64::new(start.0),
             moved: watch::Sender::new(start),
             outgoing: watch::Sender::new(start),
@@ -57,6 +59,13 @@ impl Changes {
     #[must_use]
     pub fn user_changed(&self, user: &str, since: StreamPos) -> bool {
         self.users.read().unwrap_or_else(PoisonError::into_inner).changed(user, since.0)
+    }
+
+    /// The rooms with members whose keys have changed after `since`, or `None` if that is not known
+    /// any more.
+    #[must_use]
+    pub fn rooms_with_keys_since(&self, since: StreamPos) -> Option<Vec<RoomNum>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).since(since.0)
     }
 
     /// The position up to which everything is durable, readable and in this record: what a sync
@@ -97,6 +106,13 @@ impl Changes {
                     self.room_changed_at(*room, *pos);
                 }
                 Announcement::User { user } => self.user_changed_at(user, *pos),
+                Announcement::Users { users } => {
+                    users.iter().for_each(|user| self.user_changed_at(user, *pos));
+                }
+                Announcement::Keys { user, rooms } => {
+                    self.user_changed_at(user, *pos);
+                    self.keys_changed_at(rooms, *pos);
+                }
                 Announcement::Nothing => {}
             }
         }
@@ -119,6 +135,11 @@ impl Changes {
 
     fn room_changed_at(&self, room: RoomNum, pos: StreamPos) {
         self.rooms.write().unwrap_or_else(PoisonError::into_inner).set(room, pos.0);
+    }
+
+    fn keys_changed_at(&self, rooms: &[RoomNum], pos: StreamPos) {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        rooms.iter().for_each(|room| keys.set(*room, pos.0));
     }
 
     fn user_changed_at(&self, user: &str, pos: StreamPos) {

@@ -51,6 +51,18 @@ pub enum Announcement {
         /// The user.
         user: String,
     },
+    /// Something of several users' own has changed: messages for their devices.
+    Users {
+        /// The users.
+        users: Vec<String>,
+    },
+    /// A user's keys have changed, for everybody in these rooms and for the user.
+    Keys {
+        /// The user.
+        user: String,
+        /// The rooms.
+        rooms: Vec<RoomNum>,
+    },
     /// A room has come into the published directory, or has gone.
     Published {
         /// The room.

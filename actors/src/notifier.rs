@@ -97,6 +97,17 @@ impl Notifier {
             Announcement::User { user } => {
                 self.wake_user(user, |news| news.pos = pos);
             }
+            Announcement::Users { users } => {
+                for user in users {
+                    self.wake_user(user, |news| news.pos = pos);
+                }
+            }
+            Announcement::Keys { user, rooms } => {
+                self.wake_user(user, |news| news.pos = pos);
+                for room in rooms {
+                    self.wake_room(*room, |news| news.pos = pos);
+                }
+            }
             Announcement::Published { .. } | Announcement::Nothing => {}
         }
     }

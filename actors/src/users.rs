@@ -9,9 +9,13 @@ mod account_list;
 mod accounts;
 mod chores;
 mod deactivate;
+mod dehydrated;
 mod devices;
 mod filters;
 mod guests;
+mod inbox;
+mod key_backup;
+mod keys;
 mod presence;
 mod profile;
 mod push_rules;
@@ -41,9 +45,16 @@ use self::seen::Seen;
 pub use self::{
     account_data::{AccountDataError, IGNORED_USERS, PREVIOUSLY},
     accounts::{Logout, RegisterError},
+    dehydrated::NewDehydrated,
     devices::MAX_DEVICES,
     filters::FilterError,
     guests::Upgrade,
+    inbox::{InboxError, Messages, Waiting},
+    key_backup::{Backup, BackupError, BackupKey, KeysIn, StoredKey},
+    keys::{
+        Claimed, CrossSigningKeys, KEY_USAGES, KeyError, KeysById, NewKeys, NewSignature,
+        SigningError,
+    },
     profile::{ProfileChange, ProfileError},
     push_rules::{PUSH_RULES, PushRulesError, RulePlace},
     receipts::NewReceipt,

@@ -39,7 +39,11 @@ pub(super) fn routes(
         clock: boot.env.clock.clone(),
     });
     let published = PublicRoomsContext { view: view.clone(), published };
-    let keys = UserKeysContext { users: engine.users.clone(), server_name: server_name.clone() };
+    let keys = UserKeysContext {
+        users: engine.users.clone(),
+        view: view.clone(),
+        server_name: server_name.clone(),
+    };
     let spaces = SpaceContext { view, guard, server_name };
     events::routes(history.clone())
         .and(backfill::routes(history.clone()))

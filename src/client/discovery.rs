@@ -26,12 +26,13 @@ pub const VERSIONS: [&str; 22] = [
 
 /// Proposals that clients ask for by name: some that no version of the specification has, and
 /// stable ones that some look for still.
-const UNSTABLE_FEATURES: [&str; 14] = [
+const UNSTABLE_FEATURES: [&str; 15] = [
     "im.nheko.summary",
     "org.matrix.msc3030",
     "org.matrix.msc3391",
     "org.matrix.msc3440.stable",
     "org.matrix.msc3771",
+    "org.matrix.msc3814",
     "org.matrix.msc3856",
     "org.matrix.msc3874",
     "org.matrix.msc3890",

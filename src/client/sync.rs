@@ -134,6 +134,7 @@ impl SyncContext {
     async fn follow(&self, ask: Arc<Ask>, wait: Duration) -> Result<Box<Response>, ApiError> {
         let is_at_once = ask.since.is_none() || ask.full_state;
         let deadline = self.clock.monotonic() + wait;
+        self.acknowledge(&ask).await?;
         // Before the first look: what happens after that look is told here.
         let mut news = self.watch(&ask.user).await?;
         loop {
@@ -152,9 +153,19 @@ impl SyncContext {
             drop(response);
             let is_over = !self.park(&mut news, now, deadline).await;
             if is_over && !self.shutdown.is_requested() {
-                return Ok(Box::new(sync::nothing(now)));
+                return Ok(Box::new(self.syncs.nothing(&ask, now)?));
             }
         }
+    }
+
+    /// Who comes with an answer's token has the messages that were in that answer.
+    async fn acknowledge(&self, ask: &Ask) -> Result<(), ApiError> {
+        let (user, device) = (ask.user.as_str(), ask.device.as_str());
+        let Some(until) = ask.since.map(|since| since.messages_until()) else { return Ok(()) };
+        if self.users.has_read(user, device, until)? {
+            self.users.acknowledge(user, device, until).await?;
+        }
+        Ok(())
     }
 
     async fn watch(&self, user: &UserId) -> Result<watch::Receiver<News>, ApiError> {

@@ -32,8 +32,14 @@ pub(crate) fn transaction(
         return Err(ApiError::invalid_param(message));
     }
     let scope = [caller.user_id.as_str(), caller.device_id.as_str(), endpoint];
+    let hash = hash(&[&scope, path, &[txn_id]].concat());
+    Ok(Transaction { hash, device: caller.device_id.to_string(), txn_id: txn_id.to_owned() })
+}
+
+/// The name under which it is kept that something has been done.
+pub(crate) fn hash(parts: &[&str]) -> [u8; 16] {
     let mut hasher = Sha256::new();
-    for part in scope.iter().chain(path).chain(&[txn_id]) {
+    for part in parts {
         // With its length in front, no two lists of parts are the same bytes.
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
@@ -41,7 +47,7 @@ pub(crate) fn transaction(
     let digest: [u8; 32] = hasher.finalize().into();
     let mut hash = [0; 16];
     hash.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-    Ok(Transaction { hash, device: caller.device_id.to_string(), txn_id: txn_id.to_owned() })
+    hash
 }
 
 /// The event that a transaction has made already, if it is durable.

@@ -9,6 +9,7 @@
 //! | `missing` | what is asked, and of whom, for one such event |
 //! | [`history`] | asks for what is before the history that is here |
 //! | `edus` | typing, receipts, presence |
+//! | `devices` | messages for devices, changes of keys |
 //! | `results` | what the sender is told |
 //!
 //! Why there is no actor: nobody has to come one after the other here but the events of one server
@@ -16,6 +17,7 @@
 //! for each of its queues waits for the network. All of it runs on one thread of its own, so that a
 //! flood of transactions slows no client down.
 
+mod devices;
 mod edus;
 mod fetcher;
 pub mod history;

@@ -1,7 +1,5 @@
 //! Devices of this server's users, and their keys.
 //!
-//! No device has published keys yet, so what is told is that there are none.
-//!
 //! Specification: <https://spec.matrix.org/v1.19/server-server-api/#device-management>,
 //! <https://spec.matrix.org/v1.19/server-server-api/#end-to-end-encryption>
 
@@ -9,17 +7,20 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use parlour_actors::users::Users;
 use ruma::{
-    OwnedServerName, UserId,
+    OwnedServerName, UInt, UserId,
     api::federation::{
         device::get_devices::v1 as devices,
         keys::{claim_keys::v1 as claim, get_keys::v1 as query},
     },
-    uint,
 };
 
 use crate::{
     error::ApiError,
     http::{Api, Routes, Ruma},
+    view::{
+        View,
+        keys::{UserKeys, by_device},
+    },
 };
 
 /// For how many users one request may ask.
@@ -30,6 +31,8 @@ const MAX_USERS: usize = 10_000;
 pub struct UserKeysContext {
     /// The users.
     pub users: Users,
+    /// Where long reads run.
+    pub view: View,
     /// Whose they are.
     pub server_name: OwnedServerName,
 }
@@ -55,7 +58,20 @@ async fn get_devices(
     if !context.exists(&req.user_id)? {
         return Err(ApiError::not_found("There is no such user"));
     }
-    Ok(devices::Response::new(req.request.user_id, uint!(0)))
+    // Before the devices: what changes meanwhile is told to have changed.
+    let changed = context.users.keys_changed_at(req.user_id.as_str())?;
+    let (users, user) = (context.users.clone(), req.user_id.clone());
+    let keys = context.view.run(move |_| UserKeys::read(&users, None, &user, &[])).await?;
+    let stream_id = UInt::new_saturating(changed.unwrap_or_default().0);
+    let mut response = devices::Response::new(req.request.user_id, stream_id);
+    for (id, keys) in keys.devices {
+        let device = context.users.device(response.user_id.as_str(), id.as_str())?;
+        let mut shown = devices::UserDevice::new(id, keys);
+        shown.device_display_name = device.and_then(|device| device.display_name);
+        response.devices.push(shown);
+    }
+    (response.master_key, response.self_signing_key) = (keys.master, keys.self_signing);
+    Ok(response)
 }
 
 /// `POST /_matrix/federation/v1/user/keys/query`
@@ -63,9 +79,22 @@ async fn get_keys(
     context: Arc<UserKeysContext>,
     req: Ruma<query::Request>,
 ) -> Result<query::Response, ApiError> {
-    let users = req.request.device_keys.into_keys();
-    let users = context.existing(users)?;
-    Ok(query::Response::new(users.into_iter().map(|user| (user, BTreeMap::new())).collect()))
+    let wanted = req.request.device_keys;
+    let existing = context.existing(wanted.keys())?;
+    let existing: Vec<_> = existing.into_iter().map(|user| user.to_owned()).collect();
+    let users = context.users.clone();
+    let read = move |_: &View| -> Result<_, ApiError> {
+        let mut response = query::Response::new(BTreeMap::new());
+        for user in existing {
+            let devices = wanted.get(&user).map_or(&[][..], Vec::as_slice);
+            let keys = UserKeys::read(&users, None, &user, devices)?;
+            response.master_keys.extend(keys.master.map(|key| (user.clone(), key)));
+            response.self_signing_keys.extend(keys.self_signing.map(|key| (user.clone(), key)));
+            response.device_keys.insert(user, keys.devices);
+        }
+        Ok(response)
+    };
+    context.view.run(read).await
 }
 
 /// `POST /_matrix/federation/v1/user/keys/claim`
@@ -73,8 +102,18 @@ async fn claim_keys(
     context: Arc<UserKeysContext>,
     req: Ruma<claim::Request>,
 ) -> Result<claim::Response, ApiError> {
-    context.existing(req.request.one_time_keys.into_keys())?;
-    Ok(claim::Response::new(BTreeMap::new()))
+    let wanted = req.request.one_time_keys;
+    context.existing(wanted.keys())?;
+    let mut found = BTreeMap::new();
+    for (user, devices) in wanted {
+        let devices = devices.into_iter().map(|(device, kind)| (device.into(), kind.to_string()));
+        let claimed = context.users.claim_keys(user.as_str(), devices.collect()).await?;
+        let keys = by_device(claimed);
+        if !keys.is_empty() {
+            found.insert(user, keys);
+        }
+    }
+    Ok(claim::Response::new(found))
 }
 
 impl UserKeysContext {

@@ -10,6 +10,7 @@
 //! | `outside` | rooms that this server is not in |
 //! | `timeline`, `state`, `summary`, `ephemeral` | parts of a room |
 //! | `account` | account data, global and per room |
+//! | `devices` | messages for the device, whose keys have changed, one-time keys |
 //! | `presence` | who is online |
 //! | `sent` | which member events a device has been sent already |
 //! | `shape` | how a filter wants events to look |
@@ -17,6 +18,7 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
 mod account;
+mod devices;
 mod ephemeral;
 mod invited;
 mod joined;
@@ -35,12 +37,11 @@ use std::sync::Arc;
 use parlour_actors::{Engine, changes::Changes, presence::Presence, typing::Typing, users::Users};
 use parlour_event::{RoomNum, StreamPos, content::Membership};
 use ruma::{
-    OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId,
+    OwnedDeviceId, OwnedUserId,
     api::client::{
         filter::FilterDefinition,
         sync::sync_events::v3::{Response, Rooms},
     },
-    uint,
 };
 
 use self::{account::AccountData, sent::SentMembers, shape::Shape, summary::Heroes};
@@ -114,6 +115,7 @@ impl Syncs {
             pos: self.changes.current(),
             typing: self.typing.counter(),
             presence: self.presence.counter(),
+            inbox: None,
         }
     }
 
@@ -141,24 +143,16 @@ impl Syncs {
             account: AccountData::read(&self.users, ask, now.pos)?,
             reading: Reading::new(&self.counts, &ask.user),
         };
-        let mut response = nothing(now);
+        let (messages, next) = round.messages()?;
+        let mut response = self.nothing(ask, next)?;
+        response.to_device.events = messages;
+        round.device_lists(&mut response)?;
         let (rooms, new_rooms) = round.rooms()?;
         response.rooms = rooms;
         response.presence.events = round.presence(&new_rooms)?;
         response.account_data.events = round.global_account_data()?;
         Ok(response)
     }
-}
-
-/// The answer that nothing is new.
-#[must_use]
-pub fn nothing(now: SyncToken) -> Response {
-    let mut response = Response::new(now.to_string());
-    // There are no one-time keys yet, and clients should know that.
-    let counts = &mut response.device_one_time_keys_count;
-    counts.insert(OneTimeKeyAlgorithm::SignedCurve25519, uint!(0));
-    response.device_unused_fallback_key_types = Some(Vec::new());
-    response
 }
 
 /// Whether an answer tells nothing new.

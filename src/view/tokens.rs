@@ -6,6 +6,7 @@
 //! | text | token |
 //! |---|---|
 //! | `s2_{pos}_{typing}_{presence}` | [`SyncToken`]: `next_batch` and `prev_batch` of `/sync` |
+//! | `s3_{pos}_{typing}_{presence}_{inbox}` | the same, while messages for the device wait |
 //! | `s1_{pos}_{typing}` | the same, as it was before presence; it is still read |
 //! | `g1_{depth}_{pos}` | [`GraphToken`]: `start` and `end` of `/messages` and `/context` |
 //!
@@ -30,6 +31,9 @@ pub struct SyncToken {
     pub typing: u64,
     /// The last change of presence that has been seen; its counter lives in memory, too.
     pub presence: u64,
+    /// The last message for the device that has been seen, if others that had come by then have
+    /// not: there were too many for one answer.
+    pub inbox: Option<StreamPos>,
 }
 
 /// A place between two events of one room, in the order of the graph: events at or before
@@ -98,11 +102,16 @@ impl FromStr for Token {
         let token = match kind {
             Some("s2") => {
                 let (pos, typing) = (StreamPos(first), second);
-                Self::Sync(SyncToken { pos, typing, presence: number()? })
+                Self::Sync(SyncToken { pos, typing, presence: number()?, inbox: None })
+            }
+            Some("s3") => {
+                let (pos, typing, presence) = (StreamPos(first), second, number()?);
+                let inbox = Some(StreamPos(number()?));
+                Self::Sync(SyncToken { pos, typing, presence, inbox })
             }
             Some("s1") => {
                 let (pos, typing) = (StreamPos(first), second);
-                Self::Sync(SyncToken { pos, typing, presence: 0 })
+                Self::Sync(SyncToken { pos, typing, presence: 0, inbox: None })
             }
             Some("g1") => Self::Graph(GraphToken { depth: first, pos: StreamPos(second) }),
             _ => return Err(TokenError::Unknown),
@@ -131,7 +140,11 @@ fn number_of(text: &str) -> Option<u64> {
 
 impl Display for SyncToken {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "s2_{}_{}_{}", self.pos, self.typing, self.presence)
+        let Self { pos, typing, presence, inbox } = self;
+        match inbox {
+            None => write!(f, "s2_{pos}_{typing}_{presence}"),
+            Some(inbox) => write!(f, "s3_{pos}_{typing}_{presence}_{inbox}"),
+        }
     }
 }
 
@@ -224,7 +237,10 @@ mod tests {
     proptest! {
         #[test]
         fn tokens_come_back(first: u64, second: u64, third: u64) {
-            let sync = SyncToken { pos: StreamPos(first), typing: second, presence: third };
+            let pos = StreamPos(first);
+            let sync = SyncToken { pos, typing: second, presence: third, inbox: None };
+            let waiting = SyncToken { inbox: Some(StreamPos(third)), ..sync };
+            prop_assert_eq!(waiting.to_string().parse(), Ok(waiting));
             let old = format!("s1_{first}_{second}");
             prop_assert_eq!(old.parse(), Ok(SyncToken { presence: 0, ..sync }));
             let graph = GraphToken { depth: first, pos: StreamPos(second) };

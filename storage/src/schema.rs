@@ -44,11 +44,17 @@
 //! | [`keys::ROOM_OF_SERVER`] | server, room, end of the stay | nothing |
 //! | [`keys::BACKWARD`] | room, event id | [`BackwardEntry`] |
 //! | [`keys::OFF_TIMELINE`] | room, event number | nothing; under number 0 if the room is known by its number alone |
+//! | [`keys::E2EE`] | user and: `d`, device; `o`, device; `k`, device, algorithm, number; `f`, device, algorithm | nothing, body: the device's keys; [`OneTimeKeys`]; id of a one-time key, with body; id of a fallback key, with body |
+//! | | user and: `x`, usage; `s`, user, key; `l`; `n`, position, user; `y` | nothing, body: a cross-signing key; nothing, body: the user's signatures of a key; [`KeysChanged`]; as in the feed of a room; [`DehydratedDevice`] with body |
+//! | [`keys::KEY_FEED`] | room, position | the user whose keys have changed, and when they had before |
+//! | [`keys::INBOX`] | user, device, position, number among the device's messages | nothing, body: the message |
+//! | [`keys::KEY_BACKUP`] | user; user, `v`, version; user, `k`, version, room, session | [`BackupVersions`]; [`BackupVersion`] with body; [`BackedUpKey`] with body |
 //! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
 pub mod accounts;
 mod codec;
 pub mod delayed;
+pub mod e2ee;
 mod edges;
 pub mod keys;
 pub mod moderation;
@@ -65,6 +71,9 @@ pub use accounts::{
 };
 pub use codec::Stored;
 pub use delayed::DelayedEntry;
+pub use e2ee::{
+    BackedUpKey, BackupVersion, BackupVersions, DehydratedDevice, KeysChanged, OneTimeKeys,
+};
 pub use edges::BackwardEntry;
 pub use moderation::{
     BlockedRoom, Deletion, DeletionStatus, MadeRoom, RegistrationToken, Replacement, Report,

@@ -158,6 +158,22 @@ impl Server {
         User::from_login(&self.http, &answer)
     }
 
+    /// Waits until so many syncs are parked.
+    #[track_caller]
+    pub(crate) fn await_parked(&self, count: u64) {
+        let url = format!("{}/metrics", self.base);
+        let until = deadline(START);
+        loop {
+            let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+            let line = text.lines().find(|line| line.starts_with("parlour_parked_syncs ")).unwrap();
+            if line.rsplit(' ').next().unwrap().parse() == Ok(count) {
+                return;
+            }
+            assert!(!until.passed(), "there were never {count} parked syncs");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// A known user with fresh connections: those to a killed server are dead.
     pub(crate) fn again(&self, user: &User) -> User {
         User { http: Client::new(&self.base).with_token(&user.token), ..user.clone() }

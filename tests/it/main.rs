@@ -15,6 +15,7 @@ mod auth;
 mod deactivation;
 mod delayed;
 mod devices;
+mod encryption;
 mod errors;
 mod federation_destinations;
 mod federation_edus;

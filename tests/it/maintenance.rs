@@ -150,14 +150,6 @@ fn data_of_another_server_are_refused() {
     chat.goes_on(&server);
 }
 
-/// Syncs that are parked now, by the server's metrics.
-fn parked(server: &Server) -> u64 {
-    let url = format!("{}/metrics", server.base());
-    let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
-    let line = text.lines().find(|line| line.starts_with("parlour_parked_syncs ")).unwrap();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
-}
-
 #[test]
 fn a_stop_answers_who_waits_and_finishes_what_is_in_flight() {
     let mut server = Server::start();
@@ -167,7 +159,7 @@ fn a_stop_answers_who_waits_and_finishes_what_is_in_flight() {
     let waiters: Vec<_> = (0..3).map(|number| server.user(&format!("waiter{number}"))).collect();
     let waiting: Vec<_> =
         waiters.into_iter().map(|user| thread::spawn(move || wait(&user))).collect();
-    wait_for("parked syncs", || parked(&server) == 3);
+    server.await_parked(3);
     // One has sent half a head, one half a body, one nothing after its first request.
     let halves =
         ["GET /_matrix/client/v3/sync HTTP/1.1\r\nHost: x\r\n".to_owned(), half_a_body(&chat)];
@@ -211,7 +203,7 @@ fn nobody_is_left_typing_by_a_stop() {
     let typed = |answer: &Answer| !answer.ephemeral(&room).is_empty();
     let token = alice.sync_until(&token, typed).next_batch();
     let waiting = thread::spawn(move || alice.sync(Ask::since(&token).wait(60_000)).ok());
-    wait_for("the parked sync", || parked(&server) == 1);
+    server.await_parked(1);
     assert!(server.terminate().success());
     let last = waiting.join().unwrap();
     assert_eq!(last.ephemeral(&room)[0]["content"]["user_ids"], json!([]));

@@ -7,7 +7,7 @@ import { logger } from "matrix-js-sdk/lib/logger.js";
 
 import { until } from "./server.mjs";
 
-const PASSWORD = "correct horse battery staple";
+export const PASSWORD = "correct horse battery staple";
 
 // What the SDK says while it works; most of it through a logger of its own, whatever it is given.
 logger.setLevel("silent");
@@ -29,10 +29,10 @@ export class Person {
         return person;
     }
 
-    /** The same user on another device, by password. */
-    async elsewhere() {
+    /** The same user on another device, by password; it may have the key to the user's secrets. */
+    async elsewhere({ privateKey } = {}) {
         const person = new Person();
-        person.server = this.server;
+        Object.assign(person, { server: this.server, privateKey });
         const stranger = sdk.createClient({ baseUrl: this.server.url, logger: silent });
         const account = await stranger.loginRequest({
             type: "m.login.password",
@@ -46,7 +46,19 @@ export class Person {
     async #connect({ user_id: userId, access_token: accessToken, device_id: deviceId }) {
         Object.assign(this, { id: userId, token: accessToken });
         const baseUrl = this.server.url;
-        this.sdk = sdk.createClient({ baseUrl, userId, accessToken, deviceId, timelineSupport: true, logger: silent });
+        const cryptoCallbacks = {
+            cacheSecretStorageKey: (_id, _about, key) => (this.privateKey = key),
+            getSecretStorageKey: async ({ keys }) => [Object.keys(keys)[0], this.privateKey],
+        };
+        const options = { baseUrl, userId, accessToken, deviceId, cryptoCallbacks };
+        this.sdk = sdk.createClient({ ...options, timelineSupport: true, logger: silent });
+        await this.start();
+    }
+
+    /** Begins anew with end-to-end encryption, whose keys are kept in memory. */
+    async encrypt() {
+        this.stop();
+        await this.sdk.initRustCrypto({ useIndexedDB: false });
         await this.start();
     }
 

@@ -10,9 +10,10 @@ use parlour_storage::{
 
 use super::{
     Decision, NewDevice, Session, UserError, Users,
+    keys::with_news,
     sessions::{quiet, remove_all, told},
 };
-use crate::words::words_of_user;
+use crate::{commit::Announcement, words::words_of_user};
 
 /// Why an account was not created.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +126,8 @@ impl Users {
                 Logout::AllBut(device) => remove_all(store, &name, Some(device), &mut ops)?,
                 Logout::All => remove_all(store, &name, None, &mut ops)?,
             };
-            Ok::<_, UserError>(Decision::Write(told(&name, ops), Some(removed)))
+            let told = Announcement::User { user: name.clone() };
+            Ok::<_, UserError>(Decision::Write(with_news(store, &name, ops, told)?, Some(removed)))
         };
         match self.change(user, decide).await? {
             None => Ok(false),

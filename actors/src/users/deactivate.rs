@@ -15,10 +15,11 @@ use super::{
     Decision, UserError, Users,
     accounts::put_account,
     chores::{Chore, Progress, ask_rooms},
+    keys::KeyNews,
     sessions::remove_all,
 };
 use crate::{
-    commit::{Announcement, At},
+    commit::At,
     delayed,
     presence::Presence,
     registry::Rooms,
@@ -29,12 +30,14 @@ use crate::{
 const INSIDE: &[Membership] = &[Membership::Join, Membership::Invite, Membership::Knock];
 
 /// Where all that begins with the user's id is the user's own.
-const OWN: [u8; 5] = [
+const OWN: [u8; 7] = [
     keys::ACCOUNT_DATA,
     keys::ACCOUNT_FEED,
     keys::FILTER,
     keys::THREAD_SUBSCRIPTION,
     keys::THREAD_SUBSCRIPTION_FEED,
+    keys::E2EE,
+    keys::KEY_BACKUP,
 ];
 
 impl Users {
@@ -52,6 +55,7 @@ impl Users {
             let left = User { created_ts: old.created_ts, deactivated: true, ..User::default() };
             let mut deleted = Vec::new();
             delete_data(store, &name, &mut deleted)?;
+            let news = KeyNews::plan(store, &name)?;
             let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
                 let mark = || pos.0.to_be_bytes().to_vec().into();
                 ops.extend(deleted);
@@ -60,7 +64,7 @@ impl Users {
                 if erase {
                     ops.push(Op::Put { key: keys::erased(&name), value: mark() });
                 }
-                Announcement::User { user: name }
+                news.write(pos, ops)
             });
             Ok::<_, UserError>(Decision::Write(Box::new(change), true))
         };

@@ -1,14 +1,17 @@
 //! Devices: what a user sees of its logins, and their end.
 
+use parlour_event::StreamPos;
 use parlour_storage::{
     Direction, Op, StorageError, Store,
     schema::{Device, Stored, keys, keys::KeyReader},
 };
 
 use super::{
-    Decision, UserError, Users,
-    sessions::{quiet, told},
+    Decision, UserError, Users, dehydrated, inbox,
+    keys::{KeyNews, remove_keys, with_news},
+    sessions::quiet,
 };
+use crate::commit::{Announcement, At, Change};
 
 /// How many devices a user may have. Who logs in on one more loses the one that was not heard of
 /// for the longest time: most likely nobody has it any more.
@@ -69,14 +72,15 @@ impl Users {
         device: &str,
         display_name: String,
     ) -> Result<bool, UserError> {
-        let key = keys::device(user, device);
+        let (name, id) = (user.to_owned(), device.to_owned());
         let decide = move |store: &Store| {
+            let key = keys::device(&name, &id);
             let Some(mut device) = store.typed::<Device>(&key)? else {
                 return Ok(Decision::Keep(false));
             };
             device.display_name = Some(display_name);
             let ops = vec![Op::Put { key, value: device.encode() }];
-            Ok::<_, UserError>(Decision::Write(quiet(ops), true))
+            Ok::<_, UserError>(Decision::Write(named(store, &name, &id, ops)?, true))
         };
         self.change(user, decide).await
     }
@@ -92,14 +96,15 @@ impl Users {
             let (mut ops, mut removed) = (Vec::new(), Vec::new());
             for id in devices {
                 if let Some(device) = store.typed::<Device>(&keys::device(&name, &id))? {
-                    remove(&name, &id, &device, &mut ops);
+                    remove(store, &name, &id, &device, &mut ops)?;
                     removed.push(id);
                 }
             }
-            Ok::<_, UserError>(match ops.is_empty() {
-                true => Decision::Keep(removed),
-                false => Decision::Write(told(&name, ops), removed),
-            })
+            if ops.is_empty() {
+                return Ok(Decision::Keep(removed));
+            }
+            let told = Announcement::User { user: name.clone() };
+            Ok::<_, UserError>(Decision::Write(with_news(store, &name, ops, told)?, removed))
         };
         let removed = self.change(user, decide).await?;
         self.forget_local_notifications(user, &removed).await
@@ -107,9 +112,35 @@ impl Users {
 }
 
 /// The end of a device: whatever belongs to one is deleted here, and nowhere else.
-pub(super) fn remove(user: &str, id: &str, device: &Device, ops: &mut Vec<Op>) {
+pub(super) fn remove(
+    store: &Store,
+    user: &str,
+    id: &str,
+    device: &Device,
+    ops: &mut Vec<Op>,
+) -> Result<(), StorageError> {
     ops.push(Op::Delete { key: keys::device(user, id) });
     ops.extend(device.token_hashes().map(|hash| Op::Delete { key: keys::token(&hash) }));
+    dehydrated::remove(store, user, id, ops)?;
+    remove_keys(store, user, id, ops)?;
+    inbox::empty(store, user, id, ops)
+}
+
+/// The change that gives a device its name. Others see it where the device has keys.
+fn named(
+    store: &Store,
+    user: &str,
+    device: &str,
+    ops: Vec<Op>,
+) -> Result<Box<dyn Change>, StorageError> {
+    if store.get(&keys::device_keys(user, device))?.is_none() {
+        return Ok(quiet(ops));
+    }
+    let news = KeyNews::plan(store, user)?;
+    Ok(Box::new(At(move |pos: StreamPos, all: &mut Vec<Op>| {
+        all.extend(ops);
+        news.write(pos, all)
+    })))
 }
 
 /// Makes room for one more device.
@@ -118,7 +149,7 @@ pub(super) fn make_room(store: &Store, user: &str, ops: &mut Vec<Op>) -> Result<
     if devices.len() >= MAX_DEVICES
         && let Some((id, device)) = devices.iter().min_by_key(|(_, device)| device.last_seen.ts)
     {
-        remove(user, id, device, ops);
+        remove(store, user, id, device, ops)?;
     }
     Ok(())
 }

@@ -21,9 +21,9 @@ use super::{
     chores::{Chore, Progress, ask_rooms},
     deactivate::leave,
     devices::remove,
-    sessions::told,
+    keys::with_news,
 };
-use crate::{nodes::Nodes, registry::Rooms};
+use crate::{commit::Announcement, nodes::Nodes, registry::Rooms};
 
 /// A guest on the way to becoming a user.
 #[derive(Debug)]
@@ -67,14 +67,17 @@ impl Users {
                 device.device_id.as_deref() == Some(upgrade.exchanged.as_str())
             });
             if let Some(old) = old.filter(|_| !keeps_device) {
-                remove(&name, &upgrade.exchanged, &old, &mut ops);
+                remove(store, &name, &upgrade.exchanged, &old, &mut ops)
+                    .map_err(UserError::from)?;
             }
             let session = upgrade
                 .device
                 .map(|device| users.new_session(store, &name, device, &mut ops))
                 .transpose()
                 .map_err(UserError::from)?;
-            Ok(Decision::Write(told(&name, ops), session))
+            let told = Announcement::User { user: name.clone() };
+            let change = with_news(store, &name, ops, told).map_err(UserError::from)?;
+            Ok(Decision::Write(change, session))
         };
         self.change(user, decide).await
     }

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 use super::{
     Decision, UserError, Users,
     devices::{make_room, remove},
+    inbox,
+    keys::with_news,
 };
 use crate::commit::{Announcement, Ops};
 
@@ -128,7 +130,7 @@ impl Users {
         let decide = move |store: &Store| {
             let mut ops = Vec::new();
             let session = users.new_session(store, &name, device, &mut ops)?;
-            Ok(Decision::Write(quiet(ops), session))
+            Ok(Decision::Write(with_news(store, &name, ops, Announcement::Nothing)?, session))
         };
         self.change(user, decide).await
     }
@@ -147,6 +149,8 @@ impl Users {
             Some(device) => device,
             None => {
                 make_room(store, user, ops)?;
+                // What was sent to a device of this name while it ended is not for this one.
+                inbox::empty(store, user, &id, ops)?;
                 Device { display_name: new.display_name, created_ts: now, ..Device::default() }
             }
         };
@@ -267,7 +271,8 @@ impl Users {
         let decide = move |store: &Store| {
             let mut ops = Vec::new();
             let removed = remove_all(store, &name, None, &mut ops)?;
-            Ok::<_, UserError>(Decision::Write(told(&name, ops), removed))
+            let told = Announcement::User { user: name.clone() };
+            Ok::<_, UserError>(Decision::Write(with_news(store, &name, ops, told)?, removed))
         };
         let removed = self.change(user, decide).await?;
         self.forget_local_notifications(user, &removed).await
@@ -284,7 +289,7 @@ pub(super) fn remove_all(
     let mut removed = Vec::new();
     for (id, device) in super::devices::all(store, user)? {
         if keep != Some(id.as_str()) {
-            remove(user, &id, &device, ops);
+            remove(store, user, &id, &device, ops)?;
             removed.push(id);
         }
     }

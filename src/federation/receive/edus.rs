@@ -1,4 +1,5 @@
-//! Ephemeral data: who types, who has read what, who is online.
+//! Ephemeral data: who types, who has read what, who is online. What is told of devices is handed
+//! on.
 //!
 //! Each is believed of the sender's own users alone, in rooms that they are in and from which
 //! their server is not kept out. What does not fit is dropped and counted; nobody is told.
@@ -51,13 +52,13 @@ const MAX_STATUS_MESSAGE: usize = 2_048;
 /// Takes in ephemeral data.
 #[derive(Debug)]
 pub(super) struct EduReceiver {
-    parts: ReceiveParts,
+    pub(super) parts: ReceiveParts,
     /// The rooms of users whose presence was told, and how long that counts.
     rooms: Mutex<LruCache<OwnedUserId, (Duration, Vec<RoomNum>)>>,
 }
 
 /// What became of one, in one word for the counter.
-type Outcome = Result<&'static str, ViewError>;
+pub(super) type Outcome = Result<&'static str, ViewError>;
 
 impl EduReceiver {
     pub(super) fn new(parts: ReceiveParts) -> Self {
@@ -71,10 +72,15 @@ impl EduReceiver {
                 Ok(Edu::Typing(content)) => ("m.typing", self.typing(origin, &content)),
                 Ok(Edu::Receipt(content)) => ("m.receipt", self.receipts(origin, content).await),
                 Ok(Edu::Presence(content)) => ("m.presence", self.presence(origin, content)),
-                // There is no end-to-end encryption yet; who has it sends these again on request.
-                Ok(Edu::DeviceListUpdate(_)) => ("m.device_list_update", Ok("ignored")),
-                Ok(Edu::DirectToDevice(_)) => ("m.direct_to_device", Ok("ignored")),
-                Ok(Edu::SigningKeyUpdate(_)) => ("m.signing_key_update", Ok("ignored")),
+                Ok(Edu::DeviceListUpdate(content)) => {
+                    ("m.device_list_update", self.keys_changed(origin, &content.user_id).await)
+                }
+                Ok(Edu::DirectToDevice(content)) => {
+                    ("m.direct_to_device", self.to_device(origin, content).await)
+                }
+                Ok(Edu::SigningKeyUpdate(content)) => {
+                    ("m.signing_key_update", self.keys_changed(origin, &content.user_id).await)
+                }
                 Ok(_) => ("other", Ok("ignored")),
                 Err(_) => ("other", Ok("malformed")),
             };

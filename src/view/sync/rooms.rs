@@ -152,7 +152,7 @@ impl View {
     }
 
     /// Those of some rooms to which a user has such a relation.
-    fn rooms_of(
+    pub(in crate::view) fn rooms_of(
         &self,
         user: &str,
         rooms: &HashSet<RoomNum>,

@@ -1,11 +1,15 @@
 //! The keys of the index.
 
+mod e2ee;
 mod parts;
 
 use bytes::Bytes;
 use parlour_event::{EventNum, RoomNum, StateKeyNum, StreamPos, state::NodeId};
 
-pub use self::parts::{KeyBuilder, KeyReader};
+pub use self::{
+    e2ee::*,
+    parts::{KeyBuilder, KeyReader},
+};
 
 macro_rules! keyspaces {
     ($($(#[$doc:meta])* $name:ident = $byte:literal;)*) => {
@@ -113,6 +117,14 @@ keyspaces! {
     BACKWARD = b'B';
     /// A room's events that are not in its timeline.
     OFF_TIMELINE = b'b';
+    /// Keys of users and their devices for end-to-end encryption, and what belongs to them.
+    E2EE = b'h';
+    /// Whose keys have changed, of those who are in a room.
+    KEY_FEED = b'g';
+    /// Messages that wait for devices.
+    INBOX = b'1';
+    /// Backups of the keys of rooms.
+    KEY_BACKUP = b'3';
     /// Server-wide values.
     SETTING = b'Z';
 }
@@ -134,6 +146,7 @@ pub const OF_ROOM: &[u8] = &[
     BACKWARD,
     OFF_TIMELINE,
     OUT_OF_BAND,
+    KEY_FEED,
 ];
 
 /// The two numbers at the end of a key.
@@ -142,6 +155,12 @@ pub fn last_numbers(key: &[u8]) -> Option<(u64, u64)> {
     let (rest, second) = key.split_last_chunk::<8>()?;
     let (_, first) = rest.split_last_chunk::<8>()?;
     Some((u64::from_be_bytes(*first), u64::from_be_bytes(*second)))
+}
+
+/// The number at the end of a key.
+#[must_use]
+pub fn last_number(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// A key as an error message shows it: the keyspace's name and the rest in hexadecimal. Never in

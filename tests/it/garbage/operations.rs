@@ -41,6 +41,19 @@ const ROOM_ACCOUNT_DATA: &str = "/_matrix/client/unstable/org.matrix.msc3391/use
 const SUBSCRIPTION: &str = "/_matrix/client/unstable/io.element.msc4306/rooms/{room_id}/thread/\
     {thread_root}/subscription";
 const SUBSCRIPTIONS: &str = "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions";
+const DEHYDRATED: &str = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
+const DEHYDRATED_EVENTS: &str =
+    "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{device_id}/events";
+
+/// A dehydrated device (MSC3814).
+fn dehydrated() -> Value {
+    json!({ "device_id": "D", "initial_device_display_name": "X",
+        "device_data": { "algorithm": "org.matrix.msc3814.v2", "device_pickle": "x", "nonce": "y" },
+        "device_keys": { "user_id": "@a:b", "device_id": "D", "algorithms": ["a"],
+            "keys": { "ed25519:D": "x" }, "signatures": {} },
+        "one_time_keys": { "signed_curve25519:A": { "key": "a", "signatures": {} } },
+        "fallback_keys": { "signed_curve25519:B": { "key": "b", "signatures": {} } } })
+}
 
 /// The endpoints of operators' tools.
 const OPERATORS: [(&str, &str); 42] = [
@@ -147,6 +160,10 @@ fn own() -> Vec<(&'static str, &'static str, bool, Value)> {
         ("PUT", SUBSCRIPTION, true, json!({ "automatic": "$event" })),
         ("DELETE", SUBSCRIPTION, true, Value::Null),
         ("GET", SUBSCRIPTIONS, true, Value::Null),
+        ("GET", DEHYDRATED, true, Value::Null),
+        ("PUT", DEHYDRATED, true, dehydrated()),
+        ("DELETE", DEHYDRATED, true, Value::Null),
+        ("POST", DEHYDRATED_EVENTS, true, json!({ "next_batch": "1" })),
         ("GET", page, false, Value::Null),
         ("POST", page, false, json!({ "user": "x", "password": "y", "token": "z" })),
         ("GET", old_page, false, Value::Null),
