@@ -19,10 +19,13 @@ use parlour_storage::{
 };
 use serde_json::Value;
 
-pub(super) use self::news::{KeyNews, with_news};
 pub use self::{
     claim::Claimed,
     signing::{CrossSigningKeys, KEY_USAGES, NewSignature, SigningError},
+};
+pub(super) use self::{
+    news::{KeyNews, with_news},
+    signing::is_signing_key,
 };
 use super::{Decision, UserError, Users};
 use crate::commit::{Announcement, At};
@@ -176,7 +179,7 @@ pub(super) fn plan_upload(
     if let Some(blob) = new.device_keys {
         let key = keys::device_keys(user, device);
         let old = body(store, &key)?;
-        if signing::is_signing_key(store, user, device)? {
+        if is_signing_key(store, user, device)? {
             return Err(KeyError::NamedLikeKey);
         }
         if old.as_deref() != Some(&blob[..]) {

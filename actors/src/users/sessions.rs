@@ -15,7 +15,7 @@ use super::{
     Decision, UserError, Users,
     devices::{make_room, remove},
     inbox,
-    keys::with_news,
+    keys::{KeyError, is_signing_key, with_news},
 };
 use crate::commit::{Announcement, Ops};
 
@@ -124,10 +124,16 @@ impl Users {
     ///
     /// # Errors
     ///
-    /// [`UserError`]
-    pub async fn login(&self, user: &str, device: NewDevice) -> Result<Session, UserError> {
+    /// [`KeyError::NamedLikeKey`], or if the change cannot be made.
+    pub async fn login(&self, user: &str, device: NewDevice) -> Result<Session, KeyError> {
         let (users, name) = (self.clone(), user.to_owned());
         let decide = move |store: &Store| {
+            let wanted = device.device_id.as_deref();
+            if let Some(wanted) = wanted
+                && is_signing_key(store, &name, wanted)?
+            {
+                return Err(KeyError::NamedLikeKey);
+            }
             let mut ops = Vec::new();
             let session = users.new_session(store, &name, device, &mut ops)?;
             Ok(Decision::Write(with_news(store, &name, ops, Announcement::Nothing)?, session))

@@ -56,7 +56,7 @@ fn changed(answer: &Answer) -> Vec<Value> {
     answer["device_lists"]["changed"].as_array().cloned().unwrap_or_default()
 }
 
-// Checklist 5.7, 5.14, 5.15
+// Checklist 5.7
 #[test]
 fn changes_of_keys_elsewhere_are_told_to_those_who_share_a_room() {
     let (near, far) = (Server::start_federated(&[]), FakeServer::start(|_| |_: &_| None));

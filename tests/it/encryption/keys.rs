@@ -76,7 +76,7 @@ fn keys_of_others_are_refused() {
     upload(&alice, many(1000..1001)).refused(400, "M_LIMIT_EXCEEDED");
 }
 
-// Checklist 5.5, 5.6
+// Checklist 4.9, 5.5, 5.6
 #[test]
 fn one_time_keys_are_given_out_in_order_and_then_the_fallback_key() {
     let mut server = Server::start();

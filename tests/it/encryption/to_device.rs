@@ -18,7 +18,7 @@ fn texts(answer: &Answer) -> Vec<String> {
     events.map(|event| event["content"]["text"].as_str().unwrap().to_owned()).collect()
 }
 
-// Checklist 5.1, 5.3
+// Checklist 2.2, 5.1, 5.3
 #[test]
 fn messages_wait_until_the_device_has_them() {
     let mut server = Server::start();
@@ -28,6 +28,10 @@ fn messages_wait_until_the_device_has_them() {
     let first = bob.sync(Ask::initial()).ok().next_batch();
     let to = json!({ &bob.id: { &bob.device: { "text": "one" }, "NOWHERE": { "text": "x" },
         &gone.device: { "text": "x" } }, "@nobody:localhost": { "*": { "text": "x" } } });
+    // An event of the same transaction id is another transaction.
+    let room = alice.public_room();
+    let event = path("/_matrix/client/v3/rooms/{}/send/m.test/t", &[&room]);
+    alice.http.put(&event, &json!({})).ok();
     send(&alice, "t", to.clone()).ok();
     send(&alice, "t", to).ok();
     // For one device another message than for all the others.

@@ -190,7 +190,11 @@ impl Users {
 }
 
 /// Whether a name is one of a user's cross-signing keys.
-pub(super) fn is_signing_key(store: &Store, user: &str, name: &str) -> Result<bool, StorageError> {
+pub(in crate::users) fn is_signing_key(
+    store: &Store,
+    user: &str,
+    name: &str,
+) -> Result<bool, StorageError> {
     let stored = stored_keys(store, user)?;
     Ok(stored.values().any(|key| parse(key).is_some_and(|key| public_key(&key) == Some(name))))
 }
