@@ -1,6 +1,7 @@
 //! Servers that lose sight of each other, and find each other again.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     thread,
     time::Duration,
@@ -213,9 +214,9 @@ fn who_is_kicked_from_elsewhere_hears_of_it() {
     house.users[1].say(&house.room, "still here?").refused(403, "M_FORBIDDEN");
 }
 
-// Checklist 9.6, 9.7, 9.8
+// Checklist 9.6, 9.7
 #[test]
-fn typing_reading_and_presence_are_seen_elsewhere() {
+fn typing_and_reading_are_seen_elsewhere() {
     let house = House::of(&["alice", "bob"]);
     let (alice, bob) = (&house.users[0], &house.users[1]);
     let message = bob.say(&house.room, "hello").event_id();
@@ -238,4 +239,33 @@ fn typing_reading_and_presence_are_seen_elsewhere() {
         told(answer, "m.receipt")
             .is_some_and(|event| !event["content"][&message]["m.read"][&alice.id].is_null())
     });
+}
+
+// Checklist 9.8
+#[test]
+fn presence_is_told_where_it_is_wanted() {
+    let on = ("PARLOUR_PRESENCE__ENABLED", "true");
+    let near = Server::start_federated(&[on]);
+    let silent = Server::start_federated(&[on, ("PARLOUR_FEDERATION__SEND_PRESENCE", "false")]);
+    let far = Server::start_federated(&[on]);
+    let (alice, quiet, bob) = (near.user("alice"), silent.user("quiet"), far.user("bob"));
+    let room = alice.public_room();
+    join(&quiet, &room, &near).ok();
+    join(&bob, &room, &near).ok();
+    let since = bob.sync(Ask::initial()).ok().next_batch();
+    let say = |user: &User, text: &str| {
+        let at = path("/_matrix/client/v3/presence/{}/status", &[&user.id]);
+        user.http.put(&at, &json!({ "presence": "online", "status_msg": text })).ok();
+        user.sync(Ask::initial()).ok();
+    };
+    say(&quiet, "nobody elsewhere sees this");
+    say(&alice, "here I am");
+    let senders = RefCell::new(BTreeSet::new());
+    bob.sync_until(&since, |answer| {
+        let events = answer["presence"]["events"].as_array().cloned().unwrap_or_default();
+        senders.borrow_mut().extend(events.iter().map(|event| event["sender"].to_string()));
+        events.iter().any(|event| event["content"]["status_msg"] == "here I am")
+    });
+    let senders = senders.into_inner();
+    assert!(!senders.iter().any(|sender| sender.contains("quiet")), "{senders:?}");
 }

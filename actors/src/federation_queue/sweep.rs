@@ -14,7 +14,7 @@ use ruma::{OwnedServerName, ServerName};
 use super::{Queues, line::Line, table::FLOOR};
 use crate::commit::{Announcement, Ops};
 
-/// How often.
+/// How often, if few servers are sent to.
 pub(super) const SWEEP: Duration = Duration::from_millis(SWEEP_MS);
 const SWEEP_MS: u64 = 2_000;
 
@@ -39,11 +39,15 @@ impl Queues {
     /// Sweeps if it is time to, or if it `must`.
     pub(super) async fn sweep(&self, must: bool) {
         let now = self.now();
-        let is_time = now.abs_diff(self.lock().last_sweep) >= SWEEP_MS;
-        if !is_time && !must {
-            return;
+        {
+            let mut table = self.lock();
+            // A millisecond more for each server: what is written in a second is bounded.
+            let pause = SWEEP_MS + table.lines.len() as u64;
+            if now.abs_diff(table.last_sweep) < pause && !must {
+                return;
+            }
+            table.last_sweep = now;
         }
-        self.lock().last_sweep = now;
         let swept = match self.plan() {
             Ok(sweep) if sweep.ops.is_empty() => Ok(()),
             Ok(sweep) => self.carry_out(sweep).await,
