@@ -45,7 +45,7 @@ use self::{
     commits::{Answer, Commits, Settled, Waiter},
     local::Local,
     messages::{Admission, Input, News, Output, Perform, Reply, RoomError, Verdict},
-    received::Received,
+    received::{Received, Way},
     take_in::Step,
 };
 use crate::{
@@ -371,7 +371,8 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
         },
         Input::Birth(birth) => birth::of(core, *birth),
         Input::Enter(entrance) => entrance::through(core, *entrance),
-        Input::Received(pdu) => Ok(core.received(pdu)?.into()),
+        Input::Received(pdu) => Ok(core.received(pdu, Way::Received)?.into()),
+        Input::Unwanted(pdu) => Ok(core.received(pdu, Way::Unwanted)?.into()),
         Input::ReceivedAt(pdu, state) => Ok(core.received_at(pdu, &state)?.into()),
         Input::Bring(pdu, from) => Ok(core.bring(pdu, from)?.into()),
         Input::Outliers(pdus) => {
@@ -391,9 +392,10 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
 /// the error, and a repetition is a new event.
 fn suspect(input: &Input) -> Option<OwnedEventId> {
     match input {
-        Input::Received(pdu) | Input::ReceivedAt(pdu, _) | Input::Bring(pdu, _) => {
-            Some(pdu.event_id().clone())
-        }
+        Input::Received(pdu)
+        | Input::Unwanted(pdu)
+        | Input::ReceivedAt(pdu, _)
+        | Input::Bring(pdu, _) => Some(pdu.event_id().clone()),
         Input::Enter(entrance) => Some(entrance.join.event_id().clone()),
         Input::Local(_)
         | Input::Member(..)

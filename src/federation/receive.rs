@@ -8,6 +8,7 @@
 //! | `fetcher` | asks for what events that were put aside build on |
 //! | `missing` | what is asked, and of whom, for one such event |
 //! | [`history`] | asks for what is before the history that is here |
+//! | `policy` | what a room's policy server thinks of an event |
 //! | `edus` | typing, receipts, presence |
 //! | `devices` | messages for devices, changes of keys |
 //! | `results` | what the sender is told |
@@ -25,6 +26,7 @@ pub mod inbox;
 mod missing;
 mod parked;
 mod pdus;
+mod policy;
 mod results;
 
 use std::sync::Arc;

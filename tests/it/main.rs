@@ -24,6 +24,7 @@ mod federation_hostile;
 mod federation_keys;
 mod federation_members;
 mod federation_missing;
+mod federation_policy;
 mod federation_reading;
 mod federation_requests;
 mod garbage;

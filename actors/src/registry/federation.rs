@@ -27,6 +27,20 @@ impl Rooms {
         verdict(self.perform(room, || Input::Received(pdu.clone())).await?)
     }
 
+    /// As [`Rooms::receive`], for an event that the room's policy server does not sign: it is
+    /// soft-failed if nothing worse is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::receive`].
+    pub async fn receive_unwanted(
+        &self,
+        room: &RoomId,
+        pdu: Arc<Pdu>,
+    ) -> Result<Verdict, RoomError> {
+        verdict(self.perform(room, || Input::Unwanted(pdu.clone())).await?)
+    }
+
     /// As [`Rooms::receive`], for an event whose `prev_events` are not all known, with the state
     /// before it as another server tells it. All of that state is known here, at least as outliers.
     ///

@@ -20,7 +20,7 @@ use super::{
     core::RoomCore,
     local::Local,
     messages::{Birth, LocalEvent, RoomError, Verdict},
-    received::Received,
+    received::{Received, Way},
     take_in::Step,
 };
 use crate::directory;
@@ -51,7 +51,7 @@ fn first_steps(
     (create, events): (Arc<Pdu>, Vec<LocalEvent>),
 ) -> Result<Vec<Step>, RoomError> {
     let mut steps = Vec::with_capacity(events.len() + 1);
-    match core.received(create)? {
+    match core.received(create, Way::Received)? {
         Received::Step(step, Verdict::Accepted) => steps.push(*step),
         _ => return Err(RoomError::CreateRefused),
     }

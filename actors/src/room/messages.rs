@@ -204,6 +204,8 @@ pub(crate) enum Input {
     Birth(Box<Birth>),
     /// Take in an event made elsewhere. Signatures and hashes have been checked.
     Received(Arc<Pdu>),
+    /// Take in such an event, but keep it from users: the room's policy server does not sign it.
+    Unwanted(Arc<Pdu>),
     /// Take in such an event, with the state before it as another server tells it.
     ReceivedAt(Arc<Pdu>, Vec<OwnedEventId>),
     /// Take in an event that another server hands over, or refuse it.

@@ -47,6 +47,8 @@ pub(crate) struct Arrival {
 pub(crate) enum Way {
     /// It is taken in as what it is: accepted, soft-failed or rejected.
     Received,
+    /// The same, but it is soft-failed if it is not rejected.
+    Unwanted,
     /// It is accepted, and goes to all other servers in the room but this one, or it is refused.
     Brought(Option<OwnedServerName>),
     /// It is accepted or refused, with no regard to the current state, which nobody here has
@@ -77,7 +79,7 @@ impl RoomCore {
             | Input::Template(_)
             | Input::Propose(_) => self.tips.len() > MAX_PREV_EVENTS,
             Input::Birth(_) => false,
-            Input::Received(pdu) | Input::Bring(pdu, _) => {
+            Input::Received(pdu) | Input::Unwanted(pdu) | Input::Bring(pdu, _) => {
                 let prev = pdu.prev_events();
                 let all_tips = self.tips.iter().all(|tip| prev.contains(&tip.event_id));
                 !all_tips || prev.len() != self.tips.len()
@@ -88,8 +90,8 @@ impl RoomCore {
     }
 
     /// Judges an event and takes it in.
-    pub(crate) fn received(&mut self, pdu: Arc<Pdu>) -> Result<Received, RoomError> {
-        self.arrived(Arrival { pdu, told: None, way: Way::Received }, Fresh::default())
+    pub(crate) fn received(&mut self, pdu: Arc<Pdu>, way: Way) -> Result<Received, RoomError> {
+        self.arrived(Arrival { pdu, told: None, way }, Fresh::default())
     }
 
     /// Judges an event with the state before it as another server tells it, and takes it in.
@@ -178,7 +180,8 @@ impl RoomCore {
         let auth_events: Vec<_> = auth_events.into_iter().flatten().collect();
         let state_before = self.state_before(*told, &prev, fresh)?;
         let current = self.current_for(state_before, told.is_some(), way, fresh)?;
-        let (flags, error) = self.judge(pdu, state_before, current, &auth_events)?;
+        let (mut flags, error) = self.judge(pdu, state_before, current, &auth_events)?;
+        flags.soft_failed |= *way == Way::Unwanted && !flags.rejected;
         if let (Way::Brought(_) | Way::Entrance, Some(error)) = (way, error) {
             return Err(error.into());
         }
@@ -191,7 +194,7 @@ impl RoomCore {
             edges: self.edges(pdu, gaps)?,
             outgoing: match way {
                 Way::Brought(from) => Some(Outgoing { except: from.clone() }),
-                Way::Received | Way::Entrance | Way::Past => None,
+                Way::Received | Way::Unwanted | Way::Entrance | Way::Past => None,
             },
             ..Place::default()
         };

@@ -18,6 +18,7 @@ use ruma::{
                 get_missing_events::v1 as get_missing_events, get_room_state::v1 as get_state,
                 get_room_state_ids::v1 as get_state_ids,
             },
+            policy::sign_event::v1 as sign_event,
         },
     },
 };
@@ -36,6 +37,9 @@ const ONE: Limits = Limits { time: Duration::from_secs(15), body: 1 << 20 };
 
 /// For a page of events.
 const PAGE: Limits = Limits { time: Duration::from_secs(20), body: 16 << 20 };
+
+/// For a signature. Events wait for it, but no room does.
+const SIGNATURE: Limits = Limits { time: Duration::from_secs(10), body: 1 << 16 };
 
 /// For the ids of a state and its auth chain: some 300,000 of them.
 const IDS: Limits = Limits { time: Duration::from_secs(60), body: 16 << 20 };
@@ -185,6 +189,20 @@ impl RoomClient {
         let request = get_nearest::Request::new(room.to_owned(), at, direction);
         let answer = self.0.ask(from, request, Limits::SMALL).await?;
         Ok((answer.event_id, answer.origin_server_ts.get().into()))
+    }
+
+    /// `POST /_matrix/policy/v1/sign`: a policy server's signature on an event, if it gives one.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]
+    pub async fn policy_signature(
+        &self,
+        from: &ServerName,
+        event: RawPdu,
+    ) -> Result<Option<String>, AskError> {
+        let answer = self.0.ask(from, sign_event::Request::new(event), SIGNATURE).await?;
+        Ok(answer.ed25519_signature(from).map(str::to_owned))
     }
 
     /// `GET /_matrix/federation/v1/backfill/{roomId}`: these events and what is before them, at

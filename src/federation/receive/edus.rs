@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use lru::LruCache;
 use parlour_actors::{
     presence::{State, Status},
@@ -32,9 +33,13 @@ use crate::view::{RoomView, ViewError};
 /// How long somebody types whose server does not say otherwise: servers repeat it every 40 seconds.
 const TYPING: Duration = Duration::from_secs(60);
 
-/// How many receipts, and how many users' presence, one EDU may hold; the rest is dropped.
+/// How many receipts one transaction may hold, and how many users' presence one EDU; the rest is
+/// dropped.
 const MAX_RECEIPTS: usize = 500;
 const MAX_PRESENCE: usize = 500;
+
+/// How many receipts are made durable at the same time.
+const RECEIPTS_AT_ONCE: usize = 32;
 
 /// In how many of the rooms that are shared with a server its users' presence is shown.
 const MAX_ROOMS: usize = 500;
@@ -67,10 +72,13 @@ impl EduReceiver {
 
     /// Takes in what has come with one transaction.
     pub(super) async fn receive(&self, origin: &ServerName, edus: Vec<Box<RawValue>>) {
+        let mut receipts = 0;
         for edu in edus {
             let (kind, outcome) = match serde_json::from_str::<Edu>(edu.get()) {
                 Ok(Edu::Typing(content)) => ("m.typing", self.typing(origin, &content)),
-                Ok(Edu::Receipt(content)) => ("m.receipt", self.receipts(origin, content).await),
+                Ok(Edu::Receipt(content)) => {
+                    ("m.receipt", self.receipts(origin, content, &mut receipts).await)
+                }
                 Ok(Edu::Presence(content)) => ("m.presence", self.presence(origin, content)),
                 Ok(Edu::DeviceListUpdate(content)) => {
                     ("m.device_list_update", self.keys_changed(origin, &content.user_id).await)
@@ -115,18 +123,24 @@ impl EduReceiver {
         Ok("accepted")
     }
 
-    async fn receipts(&self, origin: &ServerName, content: ReceiptContent) -> Outcome {
-        let mut outcome = "accepted";
+    /// `before` is how many there were before it in the transaction.
+    async fn receipts(
+        &self,
+        origin: &ServerName,
+        content: ReceiptContent,
+        before: &mut usize,
+    ) -> Outcome {
         let receipts = content.receipts.into_iter().flat_map(|(room, of_room)| {
             of_room.read.into_iter().map(move |(user, data)| (room.clone(), user, data))
         });
-        for (number, (room, user, data)) in receipts.enumerate() {
-            let taken = number < MAX_RECEIPTS && self.receipt(origin, &room, user, data).await?;
-            if !taken {
-                outcome = "refused";
-            }
-        }
-        Ok(outcome)
+        let all: Vec<_> = receipts.collect();
+        let fit = all.len().min(MAX_RECEIPTS.saturating_sub(*before));
+        *before += fit;
+        let is_too_much = fit < all.len();
+        let set = stream::iter(all.into_iter().take(fit))
+            .map(|(room, user, data)| async move { self.receipt(origin, &room, user, data).await });
+        let set: Vec<_> = set.buffered(RECEIPTS_AT_ONCE).try_collect().await?;
+        Ok(if is_too_much || set.contains(&false) { "refused" } else { "accepted" })
     }
 
     /// One receipt. It must be for an event of the room that is known here, in a thread to which

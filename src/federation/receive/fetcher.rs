@@ -7,7 +7,6 @@ use std::{
 };
 
 use parlour_actors::RoomError;
-use parlour_event::Pdu;
 use ruma::ServerName;
 use tokio::time::timeout;
 
@@ -16,6 +15,7 @@ use super::{
     missing::{Askers, Search},
     parked::{Parked, Parking, Place, Table},
     pdus::settle,
+    policy::Judged,
     results::Reply,
 };
 use crate::view::RoomView;
@@ -44,12 +44,12 @@ impl Fetcher {
     }
 
     /// Puts an event aside and asks for what it builds on, the server first that has sent it.
-    pub(super) fn park(&self, origin: &ServerName, room: &RoomView, pdu: Arc<Pdu>, reply: Reply) {
+    pub(super) fn park(&self, origin: &ServerName, room: &RoomView, judged: Judged, reply: Reply) {
         let Inner { parts, .. } = &*self.0;
         let place: Place = (room.room_id.clone(), origin.to_owned());
-        let (bytes, since) = (pdu.to_bytes().len(), parts.clock.monotonic());
-        let event = pdu.event_id().clone();
-        let parked = Parked { pdu, bytes, reply: reply.clone(), since };
+        let (bytes, since) = (judged.pdu.to_bytes().len(), parts.clock.monotonic());
+        let event = judged.pdu.event_id().clone();
+        let parked = Parked { judged, bytes, reply: reply.clone(), since };
         match self.table().park(&place, parked) {
             Parking::First => {
                 let (fetcher, room) = (self.clone(), room.clone());
@@ -80,11 +80,12 @@ impl Fetcher {
 
     async fn bring_in(&self, (_, origin): &Place, room: &RoomView, parked: Parked) {
         let Inner { parts, askers, .. } = &*self.0;
-        let Parked { pdu, reply, since, .. } = parked;
+        let Parked { judged, reply, since, .. } = parked;
+        let pdu = &judged.pdu;
         let waited = parts.clock.monotonic().saturating_sub(since);
-        let search = Search::new(parts, askers, room, origin, &pdu);
+        let search = Search::new(parts, askers, room, origin, pdu);
         let result = match waited < LONGEST {
-            true => timeout(PATIENCE, search.bring_in(&pdu))
+            true => timeout(PATIENCE, search.bring_in(&judged))
                 .await
                 .unwrap_or_else(|_| Err(RoomError::Missing(Vec::new()))),
             false => Err(RoomError::Missing(Vec::new())),
@@ -93,7 +94,7 @@ impl Fetcher {
             let (event, room) = (pdu.event_id(), &room.room_id);
             tracing::info!(%event, %room, %origin, %error, "what an event builds on was not found");
         }
-        settle(parts, &pdu, result, &reply);
+        settle(parts, pdu, result, &reply);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

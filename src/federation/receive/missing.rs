@@ -20,7 +20,11 @@ use parlour_storage::{StorageError, schema::keys};
 use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use tokio::sync::Semaphore;
 
-use super::{ReceiveParts, pdus::receive};
+use super::{
+    ReceiveParts,
+    pdus::{judge, receive},
+    policy::Judged,
+};
 use crate::{
     federation::outbound::{
         client::AskError,
@@ -39,7 +43,7 @@ const LOOKED_AT: usize = 50;
 const PAGE: u32 = 20;
 
 /// How many pages of missing events are asked for.
-const MAX_PAGES: usize = 5;
+const MAX_PAGES: usize = 6;
 
 /// For how many of the missing events the state before them is asked for, besides the event that
 /// all is done for.
@@ -145,29 +149,32 @@ impl<'a> Search<'a> {
     }
 
     /// Takes in an event, and before it what it builds on.
-    pub(super) async fn bring_in(&self, pdu: &Arc<Pdu>) -> Result<Verdict, RoomError> {
-        match receive(self.parts, &self.room.room_id, pdu).await {
+    pub(super) async fn bring_in(&self, judged: &Judged) -> Result<Verdict, RoomError> {
+        match receive(self.parts, &self.room.room_id, judged).await {
             Err(RoomError::Missing(_)) => {}
             decided => return decided,
         }
-        for older in self.missing_events(pdu).await? {
+        for older in self.missing_events(&judged.pdu).await? {
             if self.states.load(Ordering::Relaxed) > MAX_STATES {
                 break;
             }
+            let older = judge(self.parts, self.room, older).await;
             if let Err(error) = self.take_in(&older).await {
-                let event = older.event_id();
+                let event = older.pdu.event_id();
                 tracing::debug!(%event, %error, "a missing event was not taken in");
             }
         }
-        self.take_in(pdu).await
+        self.take_in(judged).await
     }
 
     /// The missing events before this one, as far as servers give them, oldest first.
     async fn missing_events(&self, pdu: &Arc<Pdu>) -> Result<Vec<Arc<Pdu>>, RoomError> {
         let mut found = Found::new(pdu.clone());
         let earliest = self.extremities()?;
+        let mut pages = 0;
         for server in &self.servers {
-            for _ in 0..MAX_PAGES {
+            while pages < MAX_PAGES {
+                pages += 1;
                 let latest = found.whose_prev_events_are_missing(|id| self.is_in_graph(id))?;
                 if latest.is_empty() {
                     return Ok(found.oldest_first());
@@ -186,15 +193,19 @@ impl<'a> Search<'a> {
 
     /// Takes in an event, with what it needs besides the events before it. If those are not known,
     /// the state before it is asked for.
-    async fn take_in(&self, pdu: &Arc<Pdu>) -> Result<Verdict, RoomError> {
-        let room = &self.room.room_id;
-        let missing = match receive(self.parts, room, pdu).await {
+    async fn take_in(&self, judged: &Judged) -> Result<Verdict, RoomError> {
+        let (room, pdu) = (&self.room.room_id, &judged.pdu);
+        let missing = match receive(self.parts, room, judged).await {
             Err(RoomError::Missing(missing)) => missing,
             decided => return decided,
         };
         self.find_auth_events(pdu, &missing).await?;
         if !missing.iter().any(|id| pdu.prev_events().contains(id)) {
-            return receive(self.parts, room, pdu).await;
+            return receive(self.parts, room, judged).await;
+        }
+        if !judged.is_wanted {
+            // Nothing that users will see needs it.
+            return Err(RoomError::Missing(missing));
         }
         self.states.fetch_add(1, Ordering::Relaxed);
         let state = self.state_before(pdu).await?;

@@ -6,14 +6,12 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    sync::Arc,
     time::Duration,
 };
 
-use parlour_event::Pdu;
 use ruma::{OwnedRoomId, OwnedServerName};
 
-use super::results::Reply;
+use super::{policy::Judged, results::Reply};
 
 /// How many events may wait in one queue, and in all together.
 const MAX_IN_QUEUE: usize = 100;
@@ -29,7 +27,7 @@ pub(super) type Place = (OwnedRoomId, OwnedServerName);
 /// An event that waits.
 #[derive(Debug)]
 pub(super) struct Parked {
-    pub(super) pdu: Arc<Pdu>,
+    pub(super) judged: Judged,
     /// Its size in bytes.
     pub(super) bytes: usize,
     /// Who is told what has become of it.
@@ -107,7 +105,9 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use parlour_event::{RoomVersion, json};
+    use std::sync::Arc;
+
+    use parlour_event::{Pdu, RoomVersion, json};
 
     use super::*;
 
@@ -117,8 +117,8 @@ mod tests {
             "signatures":{}}"#;
         let version = RoomVersion::parse("11").unwrap();
         let pdu = Pdu::from_wire(version, json::parse_object(version, json).unwrap()).unwrap();
-        let since = Duration::ZERO;
-        Parked { pdu: Arc::new(pdu), bytes, reply: Reply::to_nobody(), since }
+        let (since, judged) = (Duration::ZERO, Judged { pdu: Arc::new(pdu), is_wanted: true });
+        Parked { judged, bytes, reply: Reply::to_nobody(), since }
     }
 
     fn place(room: usize, server: &str) -> Place {

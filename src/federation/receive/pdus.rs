@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     ReceiveParts,
     fetcher::Fetcher,
+    policy::{Judged, PolicyServer},
     results::{Listener, Reply},
 };
 use crate::{
@@ -113,7 +114,7 @@ impl PduReceiver {
             Ok(checked) => checked,
             Err(error) => {
                 tracing::error!(%error, "keys cannot be read");
-                return;
+                return self.parts.counters.pdu("failed");
             }
         };
         let mut good = Vec::with_capacity(checked.len());
@@ -129,8 +130,9 @@ impl PduReceiver {
             }
         }
         good.iter().for_each(|pdu| reply.accept(pdu.event_id()));
-        let taken = good.into_iter().map(|pdu| self.take(origin, &room, pdu, reply));
-        stream::iter(taken).buffered(AT_ONCE).for_each(|()| std::future::ready(())).await;
+        let judged = stream::iter(good).map(|pdu| judge(&self.parts, &room, pdu)).buffered(AT_ONCE);
+        let taken = judged.map(|judged| self.take(origin, &room, judged, reply));
+        taken.buffered(AT_ONCE).for_each(|()| std::future::ready(())).await;
     }
 
     /// The room, if this server is in it and it is open to the other; else why not.
@@ -170,16 +172,17 @@ impl PduReceiver {
     }
 
     /// Brings one event to its room.
-    async fn take(&self, origin: &ServerName, room: &RoomView, pdu: Arc<Pdu>, reply: &Reply) {
+    async fn take(&self, origin: &ServerName, room: &RoomView, judged: Judged, reply: &Reply) {
+        let pdu = &judged.pdu;
         if *pdu.room_id() != room.room_id {
             self.parts.counters.pdu("dropped");
             return reply.refuse(pdu.event_id().clone(), "The event is of another room");
         }
-        let received = receive(&self.parts, &room.room_id, &pdu).await;
-        if matches!(received, Err(RoomError::Missing(_))) {
-            return self.fetcher.park(origin, room, pdu, reply.clone());
+        let received = receive(&self.parts, &room.room_id, &judged).await;
+        if matches!(received, Err(RoomError::Missing(_) | RoomError::Busy)) {
+            return self.fetcher.park(origin, room, judged, reply.clone());
         }
-        settle(&self.parts, &pdu, received, reply);
+        settle(&self.parts, pdu, received, reply);
     }
 
     fn refuse_all(
@@ -209,14 +212,30 @@ impl PduReceiver {
     }
 }
 
+/// Asks a room's policy server about an event, if the room has one.
+pub(super) async fn judge(parts: &ReceiveParts, room: &RoomView, pdu: Arc<Pdu>) -> Judged {
+    match PolicyServer::of(&parts.view, room) {
+        Ok(None) => Judged { pdu, is_wanted: true },
+        Ok(Some(server)) => server.judge(&parts.client, room.version, pdu).await,
+        Err(error) => {
+            tracing::error!(%error, room = %room.room_id, "the room's policy server is not known");
+            Judged { pdu, is_wanted: false }
+        }
+    }
+}
+
 /// Hands an event to its room, and waits a while if many others do the same.
 pub(super) async fn receive(
     parts: &ReceiveParts,
     room: &RoomId,
-    pdu: &Arc<Pdu>,
+    Judged { pdu, is_wanted }: &Judged,
 ) -> Result<Verdict, RoomError> {
     for _ in 0..ATTEMPTS {
-        match parts.rooms.receive(room, pdu.clone()).await {
+        let decided = match is_wanted {
+            true => parts.rooms.receive(room, pdu.clone()).await,
+            false => parts.rooms.receive_unwanted(room, pdu.clone()).await,
+        };
+        match decided {
             Err(RoomError::Busy) => sleep(PAUSE).await,
             decided => return decided,
         }
