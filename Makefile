@@ -8,13 +8,14 @@ NODE := target/js
 CONFIG := config/parlour.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-js check tidy bench coverage clean-venv
+.PHONY: help run test test-rust test-python test-js simulate check tidy bench coverage clean-venv
 
 help:
 	@echo "make run       build and start a server on 127.0.0.1:8008, data in ./data"
 	@echo "make test      all tests, Rust, Python and JavaScript; what of the specification has none"
 	@echo "make check     formatting, lints, and the rules of the house"
 	@echo "make test-js   matrix-js-sdk against this server; needs Node.js and npm"
+	@echo "make simulate  servers on a bad network: SEEDS=500 runs from FIRST_SEED=1"
 	@echo "make tidy      the rules of the house alone"
 	@echo "make bench     the benchmarks"
 	@echo "make coverage  what of the specification the last tests have seen, and what is missing"
@@ -51,6 +52,13 @@ test-js: $(NODE)/installed
 	cp tests/js/*.mjs $(NODE)
 	cd $(NODE) && TEST_BINARY=$(CURDIR)/target/debug/parlour \
 		node --test --test-force-exit --test-reporter=tap client.test.mjs encryption.test.mjs
+
+# A seed that fails is named, and played again by SEEDS=1 FIRST_SEED=it.
+simulate: SEEDS ?= 500
+simulate: FIRST_SEED ?= 1
+simulate:
+	SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) cargo test --workspace --locked --lib \
+		servers_agree_in_the_end -- --nocapture
 
 $(NODE)/installed: tests/js/package.json tests/js/package-lock.json
 	mkdir -p $(NODE)

@@ -26,6 +26,8 @@ mod received;
 pub(crate) mod relations;
 mod source;
 mod take_in;
+#[cfg(test)]
+mod tests;
 mod unsettled;
 
 use std::{

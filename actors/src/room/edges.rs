@@ -1,7 +1,7 @@
 //! Where the known history ends: forward, at the events that nothing follows yet, and backward, at
 //! events that are not here.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use parlour_event::Pdu;
 use parlour_storage::{
@@ -43,7 +43,12 @@ impl RoomCore {
 
     /// What an event changes about the room's backward extremities. A soft-failed event may be
     /// followed by others, so its past is of interest; a rejected one leads nowhere.
-    pub(crate) fn edge_ops(&self, pdu: &Pdu, place: &Place) -> Result<Vec<Op>, RoomError> {
+    pub(crate) fn edge_ops(
+        &self,
+        pdu: &Pdu,
+        place: &Place,
+        followed: &BTreeSet<OwnedEventId>,
+    ) -> Result<Vec<Op>, RoomError> {
         let mut ops = Vec::new();
         if place.edges.was_awaited {
             ops.push(Op::Delete { key: keys::backward(self.num, pdu.event_id().as_str()) });
@@ -57,16 +62,26 @@ impl RoomCore {
                 depth: known.depth.max(pdu.depth()),
                 is_followed: known.is_followed || place.flags.is_visible(),
             };
-            let key = keys::backward(self.num, gap.as_str());
-            ops.push(Op::Put { key, value: entry.encode() });
+            ops.push(self.put_backward(gap, entry));
+        }
+        // What is followed by way of soft-failed events is no extremity either when it arrives.
+        for id in followed.iter().filter(|id| !pdu.prev_events().contains(id)) {
+            if let Some(entry) = self.backward(id)?.filter(|entry| !entry.is_followed) {
+                ops.push(self.put_backward(id, BackwardEntry { is_followed: true, ..entry }));
+            }
         }
         Ok(ops)
     }
 
+    fn put_backward(&self, event_id: &OwnedEventId, entry: BackwardEntry) -> Op {
+        let key = keys::backward(self.num, event_id.as_str());
+        Op::Put { key, value: entry.encode() }
+    }
+
     /// The events that are no extremities any more once this one is: those that it follows, and
     /// those that it follows by way of rejected and soft-failed events, which never were.
-    pub(crate) fn followed_by(&self, pdu: &Pdu) -> Result<HashSet<OwnedEventId>, RoomError> {
-        let mut followed: HashSet<_> = pdu.prev_events().iter().cloned().collect();
+    pub(crate) fn followed_by(&self, pdu: &Pdu) -> Result<BTreeSet<OwnedEventId>, RoomError> {
+        let mut followed: BTreeSet<_> = pdu.prev_events().iter().cloned().collect();
         let is_tip = |id: &OwnedEventId| self.tips.iter().any(|tip| tip.event_id == *id);
         let mut queue: Vec<_> = followed.iter().filter(|id| !is_tip(id)).cloned().collect();
         let mut budget = MAX_LOOKED_THROUGH;

@@ -300,15 +300,22 @@ impl RoomCore {
         Ok((flags, error))
     }
 
-    /// The state before an event: what is told of it and the states after what it follows, as far
-    /// as that is known, resolved.
+    /// The state before an event: what is told of it, else the states after what it follows,
+    /// resolved.
+    ///
+    /// What is told is all there is to say: other servers have resolved it from what this event
+    /// follows. Resolving it again with a part of that would bring back what has lost already, and
+    /// this server's room would be another one than theirs.
     fn state_before(
         &mut self,
         told: Option<StateRoot>,
         prev: &[(EventNum, EventMeta)],
         fresh: &mut Fresh,
     ) -> Result<StateRoot, RoomError> {
-        let mut states: Vec<_> = told.into_iter().collect();
+        if let Some(told) = told {
+            return Ok(told);
+        }
+        let mut states = Vec::with_capacity(prev.len());
         for (num, meta) in prev {
             states.push(match meta.state_key {
                 Some(key) if !meta.flags.rejected => {

@@ -1,6 +1,9 @@
 //! The end of every step: an event that has been judged becomes part of the room.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use parlour_event::{
     EventNum, Pdu, StateKeyNum, StreamPos, redaction,
@@ -11,6 +14,7 @@ use parlour_storage::{
     Op,
     schema::{EventFlags, EventMeta, RoomHead, SentAs, TimelineEntry},
 };
+use ruma::OwnedEventId;
 
 use super::{
     change::{Effect, EventChange, MemberChange, Outgoing, Redacted, ServerChange, Stage},
@@ -177,15 +181,16 @@ impl RoomCore {
         // From here on the event can be read back by its number.
         self.remember(num, pdu, &meta, self.next_seq);
         let is_visible = place.flags.is_visible();
+        let followed = if is_visible { self.followed_by(pdu)? } else { BTreeSet::new() };
         let outcome = match is_visible && !place.is_past {
-            true => Some(self.outcome(num, pdu, &place, state_key, fresh)?),
+            true => Some(self.outcome(num, pdu, &place, state_key, &followed, fresh)?),
             false => None,
         };
         let mut on_others = match is_visible {
             true => self.on_others(num, pdu, place.state_before)?,
             false => OnOthers::default(),
         };
-        on_others.relations.extend(self.edge_ops(pdu, &place)?);
+        on_others.relations.extend(self.edge_ops(pdu, &place, &followed)?);
         Ok(self.finish(num, pdu, meta, place, outcome, on_others, state_keys, fresh))
     }
 
@@ -235,13 +240,13 @@ impl RoomCore {
         pdu: &Arc<Pdu>,
         place: &Place,
         state_key: Option<StateKeyNum>,
+        followed: &BTreeSet<OwnedEventId>,
         fresh: &mut Fresh,
     ) -> Result<Outcome, RoomError> {
         let state_after = match state_key {
             Some(key) => self.insert(place.state_before, key, num, fresh)?,
             None => place.state_before,
         };
-        let followed = self.followed_by(pdu)?;
         let is_followed = |tip: &&Tip| followed.contains(&tip.event_id);
         let mut tips: Vec<_> = self.tips.iter().filter(|tip| !is_followed(tip)).cloned().collect();
         if !place.edges.has_followers {

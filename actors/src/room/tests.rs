@@ -1,0 +1,3 @@
+//! Rooms from the inside.
+
+mod simulation;
