@@ -141,6 +141,8 @@ def test_order_is_kept(hosts, version):
     bob.join(room, home.name)
     carol.join(room, home.name)
     with Follower(alice) as alice_sees, Follower(bob) as bob_sees:
+        first = bob.say(room, "order, order")
+        alice_sees.until_event(room, first)
         levels = alice.get(room, "m.room.power_levels")
         levels["users"][bob.id] = 60
         bob_sees.until_event(room, alice.put(room, "m.room.power_levels", "", levels))
@@ -166,6 +168,7 @@ def test_order_is_kept(hosts, version):
         carol.join(room, home.name)
         eventually(lambda: alice.membership(room, carol) == "join", "carol is back again")
     same_everywhere(room, alice, bob)
+    same_history(room, alice, bob, first)
 
 
 def test_who_has_left_comes_back(hosts):

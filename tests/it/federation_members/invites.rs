@@ -143,6 +143,26 @@ fn an_invite_to_a_room_that_others_are_in_comes_once() {
     assert_eq!(membership(&carol, &room, &bob), "leave");
 }
 
+#[test]
+fn an_invite_stays_when_somebody_else_brings_the_room_here() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, [bob, carol]) = (near.user("alice"), ["bob", "carol"].map(|name| far.user(name)));
+    let room = alice.create_room(json!({})).room_id();
+    let since = now(&bob);
+    for user in [&bob, &carol] {
+        alice.invite(&room, user).ok();
+    }
+    let since = sync_to(&bob, &since, "invite", &room).next_batch();
+    carol.join(&room).ok();
+    assert_eq!(membership(&carol, &room, &bob), "invite");
+    assert_eq!(sections(&bob.sync(Ask::initial()).ok(), &room), ["invite"]);
+    let at_alices = now(&alice);
+    bob.join(&room).ok();
+    sync_to(&bob, &since, "join", &room);
+    alice.sync_until(&at_alices, |_| membership(&alice, &room, &bob) == "join");
+    assert_eq!(state_of(&bob, &room), state_of(&alice, &room));
+}
+
 // Checklist 6.7, 6.8
 #[test]
 fn nobody_has_to_take_invites() {

@@ -1,6 +1,6 @@
 //! Answers that no honest server gives.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::*;
 use crate::common::{Asked, FakeRoom, FakeServer, bytes};
@@ -215,4 +215,46 @@ fn old_servers_get_the_first_version() {
     let asked = eve.asked();
     let last = asked.iter().rfind(|asked| asked.is("v1/invite")).unwrap();
     assert!(kinds(&last.body["unsigned"]["invite_room_state"]).contains(&"m.room.create"));
+}
+
+/// A server with a room of a hundred, and who is told when somebody joins it.
+fn large_room() -> (FakeServer, mpsc::Receiver<()>) {
+    let (asks, asked) = mpsc::channel();
+    let asks = Mutex::new(asks);
+    let eve = FakeServer::start(|origin| {
+        let mut room = FakeRoom::new(&origin, &format!("!room:{}", origin.name));
+        (0..100).for_each(|number| room.join(&room.user(&format!("member{number}"))));
+        move |request: &Asked| {
+            if request.is("v2/send_join") {
+                let _ = asks.lock().unwrap().send(());
+            }
+            room.honest(request)
+        }
+    });
+    (eve, asked)
+}
+
+#[test]
+fn a_room_comes_whole_or_not_at_all() {
+    let mut far = Server::start_federated(&[]);
+    let bob = far.user("bob");
+    for pause in [0, 10, 30, 60] {
+        let (eve, asked) = large_room();
+        let room = format!("!room:{}", eve.name());
+        let user = far.again(&bob);
+        let at = path("/_matrix/client/v3/join/{}", &[&room]);
+        let joining = std::thread::spawn(move || user.http.try_send("POST", &at, b"{}").is_ok());
+        asked.recv().unwrap();
+        // Not to wait for something: the server is to die somewhere in the middle.
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        far.restart();
+        joining.join().unwrap();
+        let bob = far.again(&bob);
+        if sections(&bob.sync(Ask::initial()).ok(), &room).is_empty() {
+            bob.room(&room, "state").refused(403, "M_FORBIDDEN");
+            bob.join(&room).ok();
+        }
+        assert_eq!(state_of(&bob, &room).len(), 105, "four, a hundred members, and bob");
+        bob.say(&room, "here").ok();
+    }
 }
