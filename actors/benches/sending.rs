@@ -143,7 +143,8 @@ async fn scenario(name: &str, servers: usize, dead: usize, senders: usize, pause
     let latencies = talk(&engine, &room, &world, senders, pause).await;
     let stopped = now();
     let expected = latencies.len() * (servers - dead);
-    while world.0.lock().expect("lock").delays.len() < expected {
+    // A server that falls behind by a thousand events gets the newest alone: not all may come.
+    while queues.overview().waiting > dead {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let drained = stopped.elapsed();
@@ -152,11 +153,12 @@ async fn scenario(name: &str, servers: usize, dead: usize, senders: usize, pause
     let rate = latencies.len() as f64 / RUN.as_secs_f64();
     println!(
         "{name}: {rate:.0} messages/s, sending p50 {:.1?} p99 {:.1?}; delivery p50 {:.1?} p99 \
-         {:.1?}, the last {drained:.1?} after the end; {} transactions, {} attempts on the dead",
+         {:.1?}, {} of {expected}, the last {drained:.1?} after the end; {} transactions, {} attempts on the dead",
         percentile(&latencies, 50),
         percentile(&latencies, 99),
         percentile(&arrivals.delays, 50),
         percentile(&arrivals.delays, 99),
+        arrivals.delays.len(),
         arrivals.transactions,
         arrivals.attempts_on_dead,
     );
