@@ -108,7 +108,8 @@ export class Person {
 
     /** Takes back what the server has refused; the SDK would send nothing after it. */
     forgetRefused(room) {
-        this.room(room).getPendingEvents().forEach((event) => this.sdk.cancelPendingEvent(event));
+        const refused = this.room(room).getPendingEvents().filter((event) => event.status === sdk.EventStatus.NOT_SENT);
+        refused.forEach((event) => this.sdk.cancelPendingEvent(event));
     }
 
     /** Waits until the SDK knows an event. */
