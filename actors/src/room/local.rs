@@ -150,10 +150,10 @@ impl RoomCore {
         let Some(transaction) = &event.transaction else { return Ok(None) };
         let in_flight =
             self.in_flight.iter().find(|commit| commit.transaction == Some(transaction.hash));
-        if let Some(commit) = in_flight {
-            if let Some((_, event_id)) = commit.events.first() {
-                return Ok(Some(Local::InFlight { seq: commit.seq, event_id: event_id.clone() }));
-            }
+        if let Some(commit) = in_flight
+            && let Some((_, event_id)) = commit.events.first()
+        {
+            return Ok(Some(Local::InFlight { seq: commit.seq, event_id: event_id.clone() }));
         }
         let entry =
             self.deps.store.typed::<TransactionEntry>(&keys::transaction(&transaction.hash))?;

@@ -58,6 +58,9 @@ pub(crate) enum Way {
     Past,
 }
 
+/// Events that are known with the state at them, and the ids of others.
+type KnownAndNot = (Vec<(EventNum, EventMeta)>, Vec<OwnedEventId>);
+
 /// An auth event that is named: its number, itself, and whether it was rejected.
 pub(crate) type Named = (EventNum, Arc<Pdu>, bool);
 
@@ -231,10 +234,7 @@ impl RoomCore {
 
     /// Which of the events that this one follows are known with the state at them, and which are
     /// not.
-    fn known_prev(
-        &self,
-        pdu: &Pdu,
-    ) -> Result<(Vec<(EventNum, EventMeta)>, Vec<OwnedEventId>), RoomError> {
+    fn known_prev(&self, pdu: &Pdu) -> Result<KnownAndNot, RoomError> {
         let mut known = Vec::with_capacity(pdu.prev_events().len());
         let mut gaps = Vec::new();
         for id in pdu.prev_events() {

@@ -53,18 +53,14 @@ pub(super) enum Purpose {
 impl Server {
     /// Takes an event in that another server has sent, or parks it.
     pub(super) fn take(&mut self, pdu: Arc<Pdu>, from: usize) {
-        match self.perform(Input::Received(pdu.clone())) {
-            Err(RoomError::Missing(_)) => {
-                let id = pdu.event_id().clone();
-                if !self.parked.contains_key(&id) {
-                    let chain = VecDeque::from([pdu]);
-                    let parked = Parked { chain, from, attempts: 0, asked_missing: false };
-                    self.parked.insert(id.clone(), parked);
-                    self.seek(&id);
-                }
-            }
-            // Whatever else is wrong with it, it is dropped.
-            Ok(_) | Err(_) => {}
+        // Whatever else is wrong with it, it is dropped.
+        let Err(RoomError::Missing(_)) = self.perform(Input::Received(pdu.clone())) else { return };
+        let id = pdu.event_id().clone();
+        if !self.parked.contains_key(&id) {
+            let chain = VecDeque::from([pdu]);
+            let parked = Parked { chain, from, attempts: 0, asked_missing: false };
+            self.parked.insert(id.clone(), parked);
+            self.seek(&id);
         }
     }
 
@@ -290,7 +286,7 @@ impl Server {
             .map(|pdu| {
                 let num = self.placed(pdu.event_id()).unwrap();
                 let state = self.state(core.meta(num).unwrap().state_before);
-                outliers.extend(self.auth_chain(&[&state[..], &[pdu.clone()]].concat()));
+                outliers.extend(self.auth_chain(&[&state[..], std::slice::from_ref(pdu)].concat()));
                 let ids = state.iter().map(|pdu| pdu.event_id().clone()).collect();
                 outliers.extend(state);
                 (Bytes::from(pdu.to_bytes()), Some(ids))
