@@ -148,6 +148,8 @@ async fn scenario(name: &str, servers: usize, dead: usize, senders: usize, pause
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let drained = stopped.elapsed();
+    queues.stop().await;
+    engine.stop().await;
     let mut arrivals = world.0.lock().expect("lock");
     arrivals.delays.sort_unstable();
     let rate = latencies.len() as f64 / RUN.as_secs_f64();
@@ -162,9 +164,6 @@ async fn scenario(name: &str, servers: usize, dead: usize, senders: usize, pause
         arrivals.transactions,
         arrivals.attempts_on_dead,
     );
-    drop(arrivals);
-    queues.stop().await;
-    engine.stop().await;
 }
 
 fn main() {

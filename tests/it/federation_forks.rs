@@ -225,8 +225,8 @@ fn typing_and_reading_are_seen_elsewhere() {
     let typing = path("/_matrix/client/v3/rooms/{}/typing/{}", &[&house.room, &alice.id]);
     alice.http.put(&typing, &json!({ "typing": true, "timeout": 30_000 })).ok();
     let told = |answer: &Answer, kind: &str| -> Option<Value> {
-        let events = answer.ephemeral(&house.room).into_iter();
-        events.filter(|event| event["type"] == kind).next_back()
+        let mut events = answer.ephemeral(&house.room).into_iter();
+        events.rfind(|event| event["type"] == kind)
     };
     bob.sync_until(&since, |answer| {
         told(answer, "m.typing")

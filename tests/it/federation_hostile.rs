@@ -195,7 +195,7 @@ fn a_repeated_transaction_is_one() {
     assert_eq!(visitor.transact_as("same", &other).ok().body, answers[0]);
     assert_eq!(visitor.said(), ["once"]);
     // In another transaction and after a restart the event is known.
-    visitor.accepted(&[first.clone()]);
+    visitor.accepted(std::slice::from_ref(&first));
     let Visitor { room, user, version, origin, .. } = visitor;
     near.restart();
     let alice = near.again(&alice);
