@@ -99,9 +99,24 @@ fn requests_to_others_go_through_the_network_that_is_given() {
         boot.transport = Some(Arc::new(Echo));
         assemble(boot)
     });
-    let answer = plain(&server.expect("start"), 0, "/_matrix/client/v3/profile/@bob:far.org");
-    let signed = r#"far.org X-Matrix origin=\"example.org\",destination=\"far.org\",key="#;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(signed), "{answer}");
+    let server = server.expect("start");
+    let client = format!("http://{}/_matrix/client/v3", server.addresses()[0].address);
+    let alice = r#"{"username":"alice","password":"pass","auth":{"type":"m.login.dummy"}}"#;
+    let registered = ureq::post(format!("{client}/register")).send(alice);
+    let registered = json(registered.expect("an account"));
+    let token = registered["access_token"].as_str().expect("a token");
+    let profile = ureq::get(format!("{client}/profile/@bob:far.org"))
+        .header("Authorization", &format!("Bearer {token}"))
+        .call();
+    let profile = json(profile.expect("a profile"));
+    let name = profile["displayname"].as_str().expect("a name");
+    let signed = r#"far.org X-Matrix origin="example.org",destination="far.org",key="#;
+    assert!(name.starts_with(signed), "{name}");
+}
+
+fn json(mut answer: ureq::http::Response<ureq::Body>) -> serde_json::Value {
+    let text = answer.body_mut().read_to_string().expect("text");
+    serde_json::from_str(&text).expect("JSON")
 }
 
 #[test]
