@@ -48,7 +48,8 @@ async fn redact(context: Arc<SendContext>, req: Ruma<Request>) -> Result<Respons
 ///
 /// # Errors
 ///
-/// 403 for who is not in the room or lacks the power, 404 if the room has no such event.
+/// 403 for who is not in the room or lacks the power, and for what a room cannot do without; 404 if
+/// the room has no such event.
 pub(crate) fn check(
     view: &View,
     caller: &Caller,
@@ -57,7 +58,9 @@ pub(crate) fn check(
 ) -> Result<(), ApiError> {
     let room = local::joined_room(view, room_id, &caller.user_id)?;
     let event = local::event_in(view, &room, target)?;
-    let sender = Fields::of(&event)?.sender;
+    let fields = Fields::of(&event)?;
+    check_dispensable(&fields)?;
+    let sender = fields.sender;
     let is_ours = sender.split_once(':').map(|(_, server)| server)
         == Some(caller.user_id.server_name().as_str());
     if sender != caller.user_id.as_str() {
@@ -69,5 +72,16 @@ pub(crate) fn check(
     match may {
         true => Ok(()),
         false => Err(ApiError::forbidden("You need more power to redact other users' events")),
+    }
+}
+
+/// Without its content a create event does not say the room's version any more (before version 11),
+/// and nobody else could enter; and without its server ACL a room is open to all it kept out.
+fn check_dispensable(event: &Fields<'_>) -> Result<(), ApiError> {
+    match &*event.event_type {
+        "m.room.create" | "m.room.server_acl" if event.state_key.as_deref() == Some("") => {
+            Err(ApiError::forbidden("The room cannot do without this event"))
+        }
+        _ => Ok(()),
     }
 }

@@ -66,6 +66,26 @@ fn only_members_can_send_and_only_what_an_event_can_hold() {
     assert_ne!(event["origin_server_ts"], 5);
 }
 
+#[test]
+fn what_a_room_stands_on_is_not_redacted() {
+    let server = Server::start();
+    let alice = server.user("alice");
+    for version in ["1", "10", "12"] {
+        let room = alice.create_room(json!({ "room_version": version })).room_id();
+        let open = json!({ "allow": ["*"] });
+        let acl = alice.set_state(&room, "m.room.server_acl", "", open).event_id();
+        let state = alice.room(&room, "state").ok();
+        let mut events = state.body.as_array().unwrap().iter();
+        let create = events.find(|event| event["type"] == "m.room.create").unwrap();
+        for target in [create["event_id"].as_str().unwrap(), &acl] {
+            alice.redact(&room, target, "").refused(403, "M_FORBIDDEN");
+            let redaction = json!({ "redacts": target });
+            alice.send(&room, "m.room.redaction", redaction).refused(403, "M_FORBIDDEN");
+        }
+        assert!(alice.state(&room, "m.room.server_acl", "").ok()["allow"].is_array());
+    }
+}
+
 // Checklist 7.6
 #[test]
 fn redactions_need_an_event_of_the_room_and_power_over_it() {
