@@ -94,6 +94,7 @@ fn paths_that_are_none() {
     alone.http.get(elsewhere).refused(403, "M_FORBIDDEN");
 }
 
+// Checklist 13.22
 #[test]
 fn profiles_of_others() {
     let (near, mut far) = (Server::start_federated(&[]), Server::start_federated(&[]));
@@ -124,6 +125,7 @@ fn profiles_of_others() {
     assert_eq!(alice.http.get(&at("")).status, 502);
 }
 
+// Checklist 13.22
 #[test]
 fn aliases_of_others() {
     let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
@@ -164,6 +166,7 @@ fn a_canonical_alias_of_another_server_is_asked_for_there() {
     set(json!({ "alias": hall })).refused(400, "M_BAD_ALIAS");
 }
 
+// Checklist 13.23
 #[test]
 fn openid_tokens_prove_who_somebody_is() {
     let mut server = Server::start_federated(&[]);
@@ -183,6 +186,8 @@ fn openid_tokens_prove_who_somebody_is() {
         ask(&server, wrong).refused(401, "M_UNKNOWN_TOKEN");
     }
     server.http.get("/_matrix/federation/v1/openid/userinfo").refused(400, "M_MISSING_PARAM");
+    let as_client = server.http.with_header("Authorization", &format!("Bearer {token}"));
+    as_client.get("/_matrix/client/v3/account/whoami").refused(401, "M_UNKNOWN_TOKEN");
     server.restart();
     assert_eq!(ask(&server, &token).ok()["sub"], alice.id);
 }
