@@ -109,7 +109,7 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
         .and(writing_routes(&boot, &engine, members, aliases.clone()))
         .and(finding::routes(&boot, &engine, &view, &network, published.clone(), aliases.clone()))
         .and(notice_routes(&engine, &view, &counts))
-        .and(encryption::routes(&boot, &engine, &view, &network))
+        .and(encryption::routes(&boot, &engine, &view, &network)?)
         .and(search_routes(&boot, &engine, &view)?)
         .and(operators::moderation_routes(&boot, &engine, &view))
         .and(network.routes(&boot, &engine, profiles, aliases))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parlour_actors::Engine;
+use prometheus::IntCounter;
 
 use super::federation::Network;
 use crate::{
@@ -13,12 +14,21 @@ use crate::{
         to_device::{self, ToDeviceContext},
     },
     http::Routes,
-    server::Boot,
+    server::{Boot, StartError},
     view::View,
 };
 
 /// The endpoints of end-to-end encryption. Cross-signing is where authentication is.
-pub(super) fn routes(boot: &Boot, engine: &Engine, view: &View, network: &Network) -> Routes {
+///
+/// # Errors
+///
+/// If a metric cannot be added.
+pub(super) fn routes(
+    boot: &Boot,
+    engine: &Engine,
+    view: &View,
+    network: &Network,
+) -> Result<Routes, StartError> {
     let (users, changes) = (engine.users.clone(), engine.changes.clone());
     let server_name = boot.config.server.name.clone();
     let keys = KeyContext {
@@ -28,10 +38,13 @@ pub(super) fn routes(boot: &Boot, engine: &Engine, view: &View, network: &Networ
         server_name: server_name.clone(),
         remote: network.client.clone(),
     };
+    let help = "Users of other servers who have missed messages for their devices";
+    let missed = boot.metrics.add(IntCounter::new("parlour_to_device_missed_total", help)?)?;
+    let to_device = ToDeviceContext { users: users.clone(), server_name, missed };
     let backup = KeyBackupContext { users: users.clone(), view: view.clone() };
-    let dehydrated = DehydratedContext { users: users.clone(), changes };
-    keys::routes(Arc::new(keys))
-        .and(to_device::routes(Arc::new(ToDeviceContext { users, server_name })))
+    let dehydrated = DehydratedContext { users, changes };
+    Ok(keys::routes(Arc::new(keys))
+        .and(to_device::routes(Arc::new(to_device)))
         .and(key_backup::routes(Arc::new(backup)))
-        .and(dehydrated_device::routes(Arc::new(dehydrated)))
+        .and(dehydrated_device::routes(Arc::new(dehydrated))))
 }

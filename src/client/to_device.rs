@@ -4,11 +4,16 @@
 
 use std::sync::Arc;
 
+use actix_web::http::StatusCode;
 use bytes::Bytes;
 use parlour_actors::users::{InboxError, Messages, Users};
+use prometheus::IntCounter;
 use ruma::{
     OwnedServerName, ServerName, UserId,
-    api::client::to_device::send_event_to_device::v3::{Messages as Addressed, Request, Response},
+    api::{
+        client::to_device::send_event_to_device::v3::{Messages as Addressed, Request, Response},
+        error::ErrorCode,
+    },
     to_device::DeviceIdOrAllDevices,
 };
 use serde::Serialize;
@@ -34,6 +39,8 @@ pub struct ToDeviceContext {
     pub users: Users,
     /// This server.
     pub server_name: OwnedServerName,
+    /// How many users of other servers have missed messages, which do not go out yet.
+    pub missed: IntCounter,
 }
 
 /// The endpoint of this file.
@@ -60,8 +67,22 @@ async fn send(context: Arc<ToDeviceContext>, req: Ruma<Request>) -> Result<Respo
     let path = [event_type.as_str()];
     let transaction = txn::transaction(&req.caller, "sendToDevice", &path, req.txn_id.as_str())?;
     let all = messages_for(sender, &event_type, &req.messages, &context.server_name)?;
+    let elsewhere = req.messages.len().saturating_sub(all.len());
+    if elsewhere > 0 {
+        context.missed.inc_by(elsewhere as u64);
+        tracing::warn!(users = elsewhere, "messages for devices do not go to other servers yet");
+        // Where some are of this server, those get theirs.
+        if all.is_empty() {
+            return Err(not_sent());
+        }
+    }
     context.users.send_to_devices(sender.as_str(), transaction.hash, all).await?;
     Ok(Response::new())
+}
+
+fn not_sent() -> ApiError {
+    let message = "This server does not send messages for devices to other servers yet";
+    ApiError::new(StatusCode::NOT_FOUND, ErrorCode::Unrecognized, message)
 }
 
 /// Messages of one sender, for the users of this server.
