@@ -20,6 +20,9 @@ const CAPACITY: usize = 100_000;
 /// How many receipts may wait for who tells other servers of them; older ones are lost.
 const RECEIPTS: usize = 1_024;
 
+/// How many servers for which EDUs wait may be told of; who is too slow looks into storage.
+const POSTED: usize = 1_024;
+
 /// The record of the newest change per room and per user.
 #[derive(Debug)]
 pub struct Changes {
@@ -32,6 +35,8 @@ pub struct Changes {
     outgoing: watch::Sender<StreamPos>,
     /// Receipts that others may see.
     receipts: broadcast::Sender<(RoomNum, StreamPos)>,
+    /// Servers for which EDUs wait that must not be lost.
+    posted: broadcast::Sender<String>,
 }
 
 impl Changes {
@@ -46,6 +51,7 @@ impl Changes {
             moved: watch::Sender::new(start),
             outgoing: watch::Sender::new(start),
             receipts: broadcast::Sender::new(RECEIPTS),
+            posted: broadcast::Sender::new(POSTED),
         }
     }
 
@@ -93,6 +99,12 @@ impl Changes {
         self.receipts.subscribe()
     }
 
+    /// Tells of each server for which an EDU has come to wait. Whoever is too slow misses some.
+    #[must_use]
+    pub fn posted(&self) -> broadcast::Receiver<String> {
+        self.posted.subscribe()
+    }
+
     /// Takes in what has just become durable. The persister calls this before it tells anybody,
     /// so that no sync can be told of a position and then miss what happened there.
     pub(crate) fn apply(&self, announcements: &[(StreamPos, Announcement)]) {
@@ -106,7 +118,7 @@ impl Changes {
                     self.room_changed_at(*room, *pos);
                 }
                 Announcement::User { user } => self.user_changed_at(user, *pos),
-                Announcement::Users { users } => {
+                Announcement::Users { users, .. } => {
                     users.iter().for_each(|user| self.user_changed_at(user, *pos));
                 }
                 Announcement::Keys { user, rooms } => {
@@ -128,6 +140,9 @@ impl Changes {
             // Nobody may listen.
             Announcement::Receipt { room, private_to: None } => {
                 drop(self.receipts.send((*room, pos)));
+            }
+            Announcement::Users { servers, .. } => {
+                servers.iter().for_each(|server| drop(self.posted.send(server.clone())));
             }
             _ => {}
         }

@@ -51,10 +51,13 @@ pub enum Announcement {
         /// The user.
         user: String,
     },
-    /// Something of several users' own has changed: messages for their devices.
+    /// Something of several users' own has changed, messages for their devices; or such messages
+    /// wait for other servers.
     Users {
         /// The users.
         users: Vec<String>,
+        /// The other servers.
+        servers: Vec<String>,
     },
     /// A user's keys have changed, for everybody in these rooms and for the user.
     Keys {

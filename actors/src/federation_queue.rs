@@ -11,7 +11,8 @@
 //!
 //! A server that cannot be reached costs a line of a few numbers; what it misses is looked up when
 //! it is back (`catch_up.rs`). Of what is not an event the newest state waits, and nothing of it
-//! for a server that is away (`edus.rs`, `ephemeral.rs`).
+//! for a server that is away (`edus.rs`, `ephemeral.rs`); but messages for devices wait in storage
+//! until their server has them (`posted.rs`, `owed.rs`).
 
 mod catch_up;
 mod courier;
@@ -21,6 +22,8 @@ mod edus;
 mod ephemeral;
 mod health;
 mod line;
+mod owed;
+mod posted;
 mod sweep;
 mod table;
 
@@ -131,6 +134,7 @@ impl FederationQueues {
         };
         let queues = Arc::new(queues);
         queues.thread.spawn(queues.clone().follow());
+        queues.thread.spawn(queues.clone().follow_posted());
         queues.thread.spawn(queues.clone().tell_news());
         Ok(Self(queues))
     }

@@ -97,7 +97,7 @@ impl Notifier {
             Announcement::User { user } => {
                 self.wake_user(user, |news| news.pos = pos);
             }
-            Announcement::Users { users } => {
+            Announcement::Users { users, .. } => {
                 for user in users {
                     self.wake_user(user, |news| news.pos = pos);
                 }

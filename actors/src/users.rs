@@ -11,6 +11,7 @@ mod chores;
 mod deactivate;
 mod dehydrated;
 mod devices;
+mod edu_outbox;
 mod filters;
 mod guests;
 mod inbox;
@@ -47,6 +48,7 @@ pub use self::{
     accounts::{Logout, RegisterError},
     dehydrated::NewDehydrated,
     devices::MAX_DEVICES,
+    edu_outbox::OutgoingEdu,
     filters::FilterError,
     guests::Upgrade,
     inbox::{InboxError, Messages, Waiting},

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parlour_actors::Engine;
-use prometheus::IntCounter;
+use prometheus::{IntCounterVec, Opts};
 
 use super::federation::Network;
 use crate::{
@@ -38,9 +38,15 @@ pub(super) fn routes(
         server_name: server_name.clone(),
         remote: network.client.clone(),
     };
-    let help = "Users of other servers who have missed messages for their devices";
-    let missed = boot.metrics.add(IntCounter::new("parlour_to_device_missed_total", help)?)?;
-    let to_device = ToDeviceContext { users: users.clone(), server_name, missed };
+    let help = "Messages for devices of other servers' users that were dropped, by why";
+    let dropped = Opts::new("parlour_to_device_dropped_total", help);
+    let to_device = ToDeviceContext {
+        users: users.clone(),
+        server_name,
+        remote: network.client.clone(),
+        env: boot.env.clone(),
+        dropped: boot.metrics.add(IntCounterVec::new(dropped, &["reason"])?)?,
+    };
     let backup = KeyBackupContext { users: users.clone(), view: view.clone() };
     let dehydrated = DehydratedContext { users, changes };
     Ok(keys::routes(Arc::new(keys))

@@ -4,16 +4,15 @@
 
 use std::sync::Arc;
 
-use actix_web::http::StatusCode;
 use bytes::Bytes;
-use parlour_actors::users::{InboxError, Messages, Users};
-use prometheus::IntCounter;
+use parlour_actors::{
+    env::Env,
+    users::{InboxError, Messages, OutgoingEdu, Users},
+};
+use prometheus::IntCounterVec;
 use ruma::{
     OwnedServerName, ServerName, UserId,
-    api::{
-        client::to_device::send_event_to_device::v3::{Messages as Addressed, Request, Response},
-        error::ErrorCode,
-    },
+    api::client::to_device::send_event_to_device::v3::{Messages as Addressed, Request, Response},
     to_device::DeviceIdOrAllDevices,
 };
 use serde::Serialize;
@@ -22,6 +21,10 @@ use serde_json::value::RawValue;
 use super::txn;
 use crate::{
     error::ApiError,
+    federation::outbound::{
+        client::FederationClient,
+        to_device::{Packer, TooLong},
+    },
     http::{Api, RouteOptions, Routes, Ruma},
     limits::RateClass,
 };
@@ -39,8 +42,13 @@ pub struct ToDeviceContext {
     pub users: Users,
     /// This server.
     pub server_name: OwnedServerName,
-    /// How many users of other servers have missed messages, which do not go out yet.
-    pub missed: IntCounter,
+    /// Which other servers are spoken to.
+    pub remote: FederationClient,
+    /// Randomness.
+    pub env: Env,
+    /// How much was dropped, by why: messages for servers that are not spoken to (`denied`), and
+    /// EDUs where too many wait for a server (`full`).
+    pub dropped: IntCounterVec,
 }
 
 /// The endpoint of this file.
@@ -67,22 +75,44 @@ async fn send(context: Arc<ToDeviceContext>, req: Ruma<Request>) -> Result<Respo
     let path = [event_type.as_str()];
     let transaction = txn::transaction(&req.caller, "sendToDevice", &path, req.txn_id.as_str())?;
     let all = messages_for(sender, &event_type, &req.messages, &context.server_name)?;
-    let elsewhere = req.messages.len().saturating_sub(all.len());
-    if elsewhere > 0 {
-        context.missed.inc_by(elsewhere as u64);
-        tracing::warn!(users = elsewhere, "messages for devices do not go to other servers yet");
-        // Where some are of this server, those get theirs.
-        if all.is_empty() {
-            return Err(not_sent());
-        }
-    }
-    context.users.send_to_devices(sender.as_str(), transaction.hash, all).await?;
+    let edus = context.for_others(&req)?;
+    let dropped =
+        context.users.post_to_devices(sender.as_str(), transaction.hash, all, edus).await?;
+    context.count_dropped("full", dropped);
     Ok(Response::new())
 }
 
-fn not_sent() -> ApiError {
-    let message = "This server does not send messages for devices to other servers yet";
-    ApiError::new(StatusCode::NOT_FOUND, ErrorCode::Unrecognized, message)
+impl ToDeviceContext {
+    /// The EDUs for users of other servers. Those for servers that this one does not speak to are
+    /// counted and not refused: clients put the devices of many servers into one request.
+    fn for_others(&self, req: &Ruma<Request>) -> Result<Vec<OutgoingEdu>, ApiError> {
+        let mut packer = Packer::new(&req.caller.user_id, req.event_type.clone(), &self.env);
+        let mut denied = 0;
+        for (user, devices) in &req.messages {
+            match user.server_name() {
+                server if server == self.server_name => {}
+                server if !self.remote.may_ask(server) => denied += devices.len(),
+                _ => devices
+                    .iter()
+                    .try_for_each(|(device, content)| packer.add(user, device, content))?,
+            }
+        }
+        self.count_dropped("denied", denied);
+        packer.finish().map_err(ApiError::internal)
+    }
+
+    fn count_dropped(&self, reason: &str, count: usize) {
+        if count > 0 {
+            self.dropped.with_label_values(&[reason]).inc_by(count as u64);
+            tracing::warn!(count, reason, "messages for devices on other servers are dropped");
+        }
+    }
+}
+
+impl From<TooLong> for ApiError {
+    fn from(error: TooLong) -> Self {
+        Self::too_large(error.to_string())
+    }
 }
 
 /// Messages of one sender, for the users of this server.

@@ -13,6 +13,7 @@
 //! | [`membership`] | joins, leaves, knocks and invites through other servers |
 //! | [`key_source`] | asks for keys, for the key ring |
 //! | [`rooms`] | asks for events, states and history of rooms |
+//! | [`to_device`] | messages for devices, as EDUs |
 
 pub mod address;
 pub mod client;
@@ -25,5 +26,6 @@ pub mod key_source;
 pub mod membership;
 pub mod rooms;
 pub mod tls;
+pub mod to_device;
 pub mod transport;
 pub mod well_known;

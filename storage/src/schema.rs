@@ -48,6 +48,7 @@
 //! | | user and: `x`, usage; `s`, user, key; `l`; `n`, position, user; `y` | nothing, body: a cross-signing key; nothing, body: the user's signatures of a key; [`KeysChanged`]; as in the feed of a room; [`DehydratedDevice`] with body |
 //! | [`keys::KEY_FEED`] | room, position | the user whose keys have changed, and when they had before |
 //! | [`keys::INBOX`] | user, device, position, number among the device's messages | nothing, body: the message |
+//! | [`keys::EDU_OUTBOX`] | server, position, number among the server's EDUs | nothing, body: the EDU |
 //! | [`keys::KEY_BACKUP`] | user; user, `v`, version; user, `k`, version, room, session | [`BackupVersions`]; [`BackupVersion`] with body; [`BackedUpKey`] with body |
 //! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
@@ -56,6 +57,7 @@ mod codec;
 pub mod delayed;
 pub mod e2ee;
 mod edges;
+pub mod edu_outbox;
 pub mod keys;
 pub mod moderation;
 pub mod out_of_band;

@@ -27,6 +27,7 @@ mod federation_missing;
 mod federation_policy;
 mod federation_reading;
 mod federation_requests;
+mod federation_to_device;
 mod garbage;
 mod guests;
 mod harness;

@@ -61,6 +61,14 @@ impl Queues {
                 Next::Attempt(attempt) => return Some(attempt),
                 Next::Nothing => return None,
                 Next::LookUp(behind, acknowledged) => (behind, acknowledged),
+                Next::Read(after) => {
+                    drop(table);
+                    if let Err(error) = self.read_posted(server, after) {
+                        self.conclude(server, Err(unreadable(&error)));
+                        return None;
+                    }
+                    continue;
+                }
             };
             drop(table);
             let (store, server_name) = (&self.store, server.as_str());
@@ -95,18 +103,25 @@ impl Queues {
         let is_failing = self.lock().lines.get(server).is_some_and(|line| line.health.is_failing());
         let turns = if is_failing { &self.failing } else { &self.healthy };
         let _turn = turns.acquire().await;
-        let transaction = self.transaction(attempt).map_err(|error| unreadable(&error))?;
+        let transaction = self.transaction(server, attempt).map_err(|error| unreadable(&error))?;
         self.options.courier.carry(server, &transaction).await
     }
 
-    /// The transaction with its events as they are in storage now. Rooms may have been removed.
-    fn transaction(&self, attempt: &Attempt) -> Result<Transaction, StorageError> {
+    /// The transaction with its events as they are in storage now. Rooms may have been removed, and
+    /// the oldest EDUs where too many wait.
+    fn transaction(
+        &self,
+        server: &ServerName,
+        attempt: &Attempt,
+    ) -> Result<Transaction, StorageError> {
         let events = self.store.events(&attempt.events)?;
+        let mut edus = self.store.edus_at(server.as_str(), &attempt.parcel.edus)?;
+        edus.extend_from_slice(&attempt.edus);
         Ok(Transaction {
             id: attempt.id.clone(),
             time: attempt.time,
             pdus: events.into_iter().flatten().map(|event| event.json).collect(),
-            edus: attempt.edus.clone(),
+            edus,
         })
     }
 

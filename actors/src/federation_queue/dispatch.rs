@@ -17,7 +17,7 @@ const BATCH: usize = 100;
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// The pause after storage could not be read.
-const AFTER_ERROR: Duration = Duration::from_secs(5);
+pub(super) const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 impl Queues {
     /// Looks after everything, for ever.

@@ -5,9 +5,15 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parlour_event::{EventNum, StreamPos};
-use parlour_storage::schema::outbox::RoomStay;
+use parlour_storage::schema::{edu_outbox::EduPlace, outbox::RoomStay};
 
-use super::{catch_up::Found, courier::Failure, edus::Edus, health::Health};
+use super::{
+    catch_up::Found,
+    courier::Failure,
+    edus::Edus,
+    health::Health,
+    owed::{Owed, Parcel},
+};
 
 /// How many events and how many EDUs a transaction may have.
 /// <https://spec.matrix.org/v1.19/server-server-api/#transactions>
@@ -39,6 +45,9 @@ pub(super) struct Attempt {
     /// When it was first made.
     pub(super) time: u64,
     pub(super) events: Vec<EventNum>,
+    /// EDUs that must not be lost.
+    pub(super) parcel: Parcel,
+    /// The other ones.
     pub(super) edus: Vec<Bytes>,
     /// How far the server has got when it has this.
     pub(super) goal: Goal,
@@ -47,7 +56,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.edus.is_empty()
+        self.events.is_empty() && self.parcel.is_empty() && self.edus.is_empty()
     }
 }
 
@@ -81,6 +90,8 @@ pub(super) struct Line {
     pub(super) is_unsaved: bool,
     /// Somebody is sending to it.
     pub(super) is_running: bool,
+    /// EDUs that must not be lost.
+    pub(super) owed: Owed,
     /// All that comes after `acknowledged`, unless the server is behind.
     queue: VecDeque<Waiting>,
     behind: Option<Behind>,
@@ -97,8 +108,10 @@ pub(super) struct Line {
 pub(super) enum Next {
     /// This.
     Attempt(Arc<Attempt>),
-    /// It has to be looked up in storage.
+    /// Events have to be looked up in storage.
     LookUp(Behind, StreamPos),
+    /// EDUs that must not be lost have to be read, from there on.
+    Read(EduPlace),
     /// Nothing.
     Nothing,
 }
@@ -143,14 +156,16 @@ impl Line {
             || self.behind.is_some()
             || !self.queue.is_empty()
             || !self.edus.is_empty()
+            || self.owed.has_work()
     }
 
     /// Since when the oldest thing has waited that must not be lost.
     pub(super) fn oldest(&self) -> Option<u64> {
-        match self.behind {
+        let oldest_event = match self.behind {
             Some(_) => Some(self.behind_since),
             None => self.queue.front().map(|first| first.since),
-        }
+        };
+        oldest_event.into_iter().chain(self.owed.since()).min()
     }
 
     /// The transaction that is to be sent: the one that has failed, again, or a new one. If there
@@ -159,18 +174,31 @@ impl Line {
         if let Some(attempt) = &self.attempt {
             return Next::Attempt(attempt.clone());
         }
+        if let Some(after) = self.owed.begin_reading() {
+            return Next::Read(after);
+        }
         if let Some(behind) = self.behind {
             return Next::LookUp(behind, self.acknowledged);
         }
         let events: Vec<_> = self.queue.iter().take(MAX_PDUS).copied().collect();
         let through = events.last().map_or(self.acknowledged, |last| last.pos);
         let events: Vec<_> = events.iter().map(|waiting| waiting.event).collect();
-        let edus = self.edus.take(MAX_EDUS, now);
-        if events.is_empty() && edus.is_empty() {
+        let parcel = self.owed.take();
+        let edus = self.edus.take(MAX_EDUS - parcel.len(), now);
+        if events.is_empty() && edus.is_empty() && parcel.is_empty() {
             self.is_running = false;
             return Next::Nothing;
         }
-        Next::Attempt(self.begin(new_id(), now, events, edus, Goal::Through(through)))
+        let (id, goal) = (new_id(), Goal::Through(through));
+        Next::Attempt(self.begin(Attempt {
+            id,
+            time: now,
+            events,
+            parcel,
+            edus,
+            goal,
+            refusals: 0,
+        }))
     }
 
     /// What was looked up is to be sent, unless there is nothing on the way to the goal.
@@ -181,7 +209,8 @@ impl Line {
         match events.is_empty() {
             true => self.reached(goal),
             false => {
-                self.begin(new_id(), now, events, Vec::new(), goal);
+                let (id, parcel, edus) = (new_id(), self.owed.take(), Vec::new());
+                self.begin(Attempt { id, time: now, events, parcel, edus, goal, refusals: 0 });
             }
         }
     }
@@ -200,15 +229,8 @@ impl Line {
         needs.then_some(self.acknowledged)
     }
 
-    fn begin(
-        &mut self,
-        id: String,
-        time: u64,
-        events: Vec<EventNum>,
-        edus: Vec<Bytes>,
-        goal: Goal,
-    ) -> Arc<Attempt> {
-        let attempt = Arc::new(Attempt { id, time, events, edus, goal, refusals: 0 });
+    fn begin(&mut self, attempt: Attempt) -> Arc<Attempt> {
+        let attempt = Arc::new(attempt);
         self.attempt = Some(attempt.clone());
         attempt
     }
@@ -222,6 +244,7 @@ impl Line {
     fn strike_off(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             self.reached(attempt.goal);
+            self.owed.delivered(&attempt.parcel);
         }
         self.is_unsaved = true;
     }
@@ -264,7 +287,7 @@ impl Line {
             attempt.refusals += u32::from(is_refused);
             refusals = attempt.refusals;
             if is_dead {
-                // Events are what it is made of; the rest is stale by now.
+                // What must not be lost is what it is made of; the rest is stale by now.
                 attempt.edus = Vec::new();
             }
         }
@@ -301,7 +324,7 @@ mod tests {
     fn next(line: &mut Line) -> Option<Arc<Attempt>> {
         match line.next(0, || "id".to_owned()) {
             Next::Attempt(attempt) => Some(attempt),
-            Next::LookUp(..) | Next::Nothing => None,
+            Next::LookUp(..) | Next::Read(_) | Next::Nothing => None,
         }
     }
 

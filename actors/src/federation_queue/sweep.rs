@@ -7,7 +7,12 @@ use std::time::Duration;
 use parlour_event::StreamPos;
 use parlour_storage::{
     Op, StorageError,
-    schema::{OutboxEntry, Stored as _, keys, outbox, outbox::RoomStay},
+    schema::{
+        OutboxEntry, Stored as _,
+        edu_outbox::{self, EduPlace, FIRST},
+        keys, outbox,
+        outbox::RoomStay,
+    },
 };
 use ruma::{OwnedServerName, ServerName};
 
@@ -30,6 +35,8 @@ struct Sweep {
     ops: Vec<Op>,
     /// Whose progress is in it.
     saved: Vec<OwnedServerName>,
+    /// Up to where whose EDUs are delivered.
+    delivered: Vec<(OwnedServerName, EduPlace)>,
     emptied: Option<StreamPos>,
     taken_out: usize,
     floor: Option<StreamPos>,
@@ -57,12 +64,16 @@ impl Queues {
             tracing::warn!(error, "how far other servers have got cannot be kept");
         }
         self.lock().lines.retain(|_, line| {
-            line.is_unsaved || line.is_running || line.has_work() || line.health.is_failing()
+            line.is_unsaved
+                || line.is_running
+                || line.has_work()
+                || line.health.is_failing()
+                || line.owed.is_unswept()
         });
     }
 
     async fn carry_out(&self, sweep: Sweep) -> Result<(), String> {
-        let Sweep { ops, saved, emptied, taken_out, floor } = sweep;
+        let Sweep { ops, saved, emptied, taken_out, floor, delivered: _ } = sweep;
         let change = Ops { ops, announcement: Announcement::Nothing };
         let kept = self.persister.commit(Box::new(change)).await;
         let mut table = self.lock();
@@ -77,6 +88,7 @@ impl Queues {
                 for server in saved {
                     if let Some(line) = table.lines.get_mut(&server) {
                         line.is_unsaved = true;
+                        line.owed.keep_sweeping();
                     }
                 }
                 Err(error.to_string())
@@ -94,6 +106,8 @@ impl Queues {
                 let value = line.health.entry(line.acknowledged).encode();
                 sweep.ops.push(Op::Put { key, value });
                 line.take_over().into_iter().for_each(|stay| sweep.forget(server.as_str(), stay));
+                let delivered = line.owed.sweep().map(|until| (server.clone(), until));
+                sweep.delivered.extend(delivered);
                 sweep.saved.push(server.clone());
             }
             let needed = table.lines.values().filter_map(Line::needs_after).min();
@@ -101,6 +115,7 @@ impl Queues {
             let too_many = table.in_outbox.saturating_sub(MAX_OUTBOX);
             (table.emptied, through, too_many, table.dispatched)
         };
+        self.take_out_edus(&mut sweep)?;
         if through <= emptied && too_many == 0 {
             return Ok(sweep);
         }
@@ -119,6 +134,21 @@ impl Queues {
             sweep.ops.push(Op::Put { key: keys::setting(FLOOR), value });
         }
         Ok(sweep)
+    }
+
+    fn take_out_edus(&self, sweep: &mut Sweep) -> Result<(), StorageError> {
+        for (server, until) in std::mem::take(&mut sweep.delivered) {
+            let edus = self.store.waiting_edus(server.as_str(), (FIRST, until), BATCH)?;
+            if edus.len() == BATCH
+                && let Some(line) = self.lock().lines.get_mut(&server)
+            {
+                line.owed.keep_sweeping();
+                line.is_unsaved = true;
+            }
+            let key = |place| edu_outbox::waiting_edu(server.as_str(), place);
+            sweep.ops.extend(edus.into_iter().map(|(place, _)| Op::Delete { key: key(place) }));
+        }
+        Ok(())
     }
 
     fn take_out(

@@ -14,14 +14,17 @@ use parlour_storage::{
     schema::{Stored, TransactionEntry, keys},
 };
 
-use super::{Decision, UserError, Users};
+use super::{
+    Decision, UserError, Users,
+    edu_outbox::{OutgoingEdu, Posted},
+};
 use crate::commit::{Announcement, At};
 
 /// How many messages may wait for a device. When there are more, the oldest are dropped: most
 /// likely nobody has the device any more.
 const MAX_WAITING: u64 = 50_000;
 
-/// How many messages one request may make.
+/// How many messages, and how many EDUs for other servers, one request may make.
 const MAX_AT_ONCE: usize = 10_000;
 
 /// Why messages were not sent.
@@ -75,11 +78,31 @@ impl Users {
         transaction: [u8; 16],
         messages: Vec<Messages>,
     ) -> Result<(), InboxError> {
+        self.post_to_devices(sender, transaction, messages, Vec::new()).await?;
+        Ok(())
+    }
+
+    /// The same, with EDUs that go to other servers: all are kept with one record. Returns how many
+    /// older EDUs were dropped, since too many wait for their servers.
+    ///
+    /// # Errors
+    ///
+    /// [`InboxError`]
+    pub async fn post_to_devices(
+        &self,
+        sender: &str,
+        transaction: [u8; 16],
+        messages: Vec<Messages>,
+        edus: Vec<OutgoingEdu>,
+    ) -> Result<usize, InboxError> {
         let now = self.env.clock.now_ms();
+        if edus.len() > MAX_AT_ONCE {
+            return Err(InboxError::TooMany);
+        }
         let decide = move |store: &Store| {
             let done = keys::transaction(&transaction);
             if store.get(&done)?.is_some() {
-                return Ok(Decision::Keep(()));
+                return Ok(Decision::Keep(0));
             }
             let (mut letters, mut ops) = (Vec::new(), Vec::new());
             for messages in messages {
@@ -93,6 +116,8 @@ impl Users {
                 let number = make_room(store, &letter, &mut ops)?;
                 numbered.push((letter, number));
             }
+            let posted = Posted::plan(store, edus, &mut ops)?;
+            let dropped = posted.dropped;
             let entry = TransactionEntry { result: String::new(), ts: now };
             ops.push(Op::Put { key: done, value: entry.encode() });
             let change = At(move |pos: StreamPos, all: &mut Vec<Op>| {
@@ -103,9 +128,10 @@ impl Users {
                     all.push(Op::PutBlob { key, value: Bytes::new(), blob: message });
                     users.insert(user);
                 }
-                Announcement::Users { users: users.into_iter().collect() }
+                let servers = posted.write(pos, all);
+                Announcement::Users { users: users.into_iter().collect(), servers }
             });
-            Ok(Decision::Write(Box::new(change), ()))
+            Ok(Decision::Write(Box::new(change), dropped))
         };
         self.change(sender, decide).await
     }

@@ -1,4 +1,5 @@
 //! A server whose queues send to servers that are made up, and a clock that is moved by hand.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
     collections::{HashMap, HashSet},
@@ -70,6 +71,11 @@ impl World {
 
     pub(crate) fn heal(&self, server: &str) {
         self.inner.lock().unwrap().failing.remove(server);
+    }
+
+    /// Whether a transaction to a server is under way.
+    pub(crate) fn under_way(&self, server: &str) -> bool {
+        self.inner.lock().unwrap().under_way.contains(server)
     }
 
     /// All transactions that were tried with a server.

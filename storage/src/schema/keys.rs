@@ -123,6 +123,8 @@ keyspaces! {
     KEY_FEED = b'g';
     /// Messages that wait for devices.
     INBOX = b'1';
+    /// EDUs that wait for other servers and must not be lost.
+    EDU_OUTBOX = b'2';
     /// Backups of the keys of rooms.
     KEY_BACKUP = b'3';
     /// Server-wide values.

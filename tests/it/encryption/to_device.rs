@@ -115,15 +115,15 @@ fn what_is_no_message_is_refused() {
 }
 
 #[test]
-fn what_would_go_to_another_server_is_refused_or_counted() {
+fn what_is_for_servers_that_are_not_spoken_to_is_counted() {
     let server = Server::start();
     let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
     let far = "@far:elsewhere.invalid";
-    let only = json!({ far: { "*": { "text": "hello" } } });
-    send(&alice, &fresh_txn(), only).refused(404, "M_UNRECOGNIZED");
-    let both = json!({ far: { "*": { "text": "hello" } }, &bob.id: { "*": { "text": "hello" } } });
+    let both = json!({ far: { "*": { "text": "hello" }, "D": { "text": "hello" } },
+        &bob.id: { "*": { "text": "hello" } } });
     send(&alice, &fresh_txn(), both).ok();
     assert_eq!(texts(&bob.sync(Ask::initial()).ok()), ["hello"]);
     let metrics = server.http.text("/metrics");
-    assert!(metrics.contains("parlour_to_device_missed_total 2"), "{metrics}");
+    let line = r#"parlour_to_device_dropped_total{reason="denied"} 2"#;
+    assert!(metrics.contains(line), "{metrics}");
 }

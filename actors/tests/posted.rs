@@ -1,0 +1,139 @@
+//! EDUs that must not be lost, with servers that are made up and a clock that is moved by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+#[path = "support/world.rs"]
+mod world;
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use parlour_actors::{env::ManualClock, users::OutgoingEdu};
+use parlour_event::StreamPos;
+use serde_json::json;
+use support::user;
+use world::{START, Server, World, server, start};
+
+async fn post(server: &Server, to: &str, numbers: Range<u64>) {
+    for number in numbers {
+        let json = json!({ "edu_type": "m.direct_to_device", "content": number });
+        let edu = OutgoingEdu { server: to.to_owned(), json: json.to_string().into() };
+        let mut transaction = [0; 16];
+        transaction[..8].copy_from_slice(&number.to_be_bytes());
+        transaction[8..].copy_from_slice(&(to.len() as u64).to_be_bytes());
+        let sender = user("alice");
+        // Whoever repeats a request changes nothing.
+        for _ in 0..2 {
+            let edus = vec![edu.clone()];
+            let post =
+                server.engine.users.post_to_devices(sender.as_str(), transaction, Vec::new(), edus);
+            assert_eq!(post.await.unwrap(), 0);
+        }
+    }
+}
+
+fn numbers(world: &World, server: &str) -> Vec<u64> {
+    let edus = world.edus(server).into_iter();
+    let posted = edus.filter(|edu| edu["edu_type"] == "m.direct_to_device");
+    posted.map(|edu| edu["content"].as_u64().unwrap()).collect()
+}
+
+async fn until_empty(server: &Server, to: &str) {
+    let end = (StreamPos(u64::MAX), u64::MAX);
+    for _ in 0..2_000 {
+        let range = ((StreamPos(0), 0), end);
+        if server.engine.store.waiting_edus(to, range, 9).unwrap().is_empty() {
+            return;
+        }
+        server.pass(Duration::from_secs(3));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("something is left");
+}
+
+// Checklist 12.1, 12.6
+#[actix::test]
+async fn edus_go_in_order_beside_events_and_leave_room_for_what_is_ephemeral() {
+    let server = server().await;
+    let room = server.room_with(&["far.org"]).await;
+    {
+        let _closed = server.world.gate.lock().await;
+        server.say(&room, "first").await;
+        server.until(|world| world.under_way("far.org")).await;
+        post(&server, "far.org", 0..170).await;
+        post(&server, "denied.org", 0..1).await;
+        server.say(&room, "second").await;
+        let typing = |name: &str| user(name).to_string();
+        for number in 0..60 {
+            let name = typing(&format!("user{number}"));
+            let time = Some(Duration::from_secs(30));
+            server.engine.typing.set(server.num(&room), &name, time);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.until(|world| numbers(world, "far.org").len() == 170).await;
+    assert!(numbers(&server.world, "far.org").into_iter().eq(0..170));
+    server.until(|world| world.texts("far.org") == ["first", "second"]).await;
+    let got = server.world.got("far.org");
+    assert!(got.iter().all(|transaction| transaction.edus.len() <= 100));
+    let second = &got[1];
+    assert_eq!((second.pdus.len(), second.edus.len()), (1, 100), "both kinds have their share");
+    until_empty(&server, "far.org").await;
+    assert!(server.world.tried("denied.org").is_empty());
+    server.stop().await;
+}
+
+// Checklist 12.2, 12.6
+#[actix::test]
+async fn they_wait_through_any_outage_and_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(Some(dir.path()), Arc::default(), Arc::new(ManualClock::at(START))).await;
+    server.world.fail("far.org");
+    post(&server, "far.org", 0..1).await;
+    server.until(|world| world.tried("far.org").len() == 1).await;
+    post(&server, "far.org", 1..200).await;
+    server.pass_until(Duration::from_secs(60), |world| world.tried("far.org").len() > 10).await;
+    let tried = server.world.tried("far.org");
+    assert!(tried.iter().all(|transaction| *transaction == tried[0]), "each is a repetition");
+    assert_eq!(server.queues.overview().waiting, 1);
+    let (world, clock) = server.stop().await;
+    let server = start(Some(dir.path()), world, clock).await;
+    server.world.heal("far.org");
+    server
+        .pass_until(Duration::from_secs(60), |world| numbers(world, "far.org").len() >= 200)
+        .await;
+    assert!(numbers(&server.world, "far.org").into_iter().eq(0..200));
+    until_empty(&server, "far.org").await;
+    let (world, clock) = server.stop().await;
+    // What one process has left is found by the next one, which is told of nothing.
+    let server = start(Some(dir.path()), world, clock).await;
+    {
+        let _closed = server.world.gate.lock().await;
+        post(&server, "near.org", 0..3).await;
+        server.queues.stop().await;
+    }
+    server.engine.stop().await;
+    // What was under way then is not known to the new world.
+    let server = start(Some(dir.path()), Arc::default(), server.clock.clone()).await;
+    server.pass_until(Duration::from_secs(1), |world| numbers(world, "near.org").len() >= 3).await;
+    assert_eq!(numbers(&server.world, "near.org"), [0, 1, 2]);
+    assert!(server.world.tried("far.org").is_empty(), "nothing is repeated");
+    server.stop().await;
+}
+
+// Checklist 12.6
+#[actix::test]
+async fn a_transaction_is_no_longer_than_others_take() {
+    let server = server().await;
+    let long = "x".repeat(60_000);
+    let edu = json!({ "edu_type": "m.direct_to_device", "content": 0, "long": long });
+    let edu = OutgoingEdu { server: "far.org".to_owned(), json: edu.to_string().into() };
+    let post =
+        server.engine.users.post_to_devices("@a:parlour.test", [1; 16], vec![], vec![edu; 79]);
+    post.await.unwrap();
+    server.until(|world| world.edus("far.org").len() == 79).await;
+    let len = |edus: &[bytes::Bytes]| edus.iter().map(bytes::Bytes::len).sum::<usize>();
+    let got = server.world.got("far.org");
+    assert!(got.len() == 3 && got.iter().all(|got| len(&got.edus) <= 2 << 20));
+    server.stop().await;
+}
