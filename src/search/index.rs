@@ -441,15 +441,17 @@ fn position(database: &Connection) -> Result<StreamPos, SearchError> {
     Ok(StreamPos(unsigned(pos)))
 }
 
+/// An entry is added once. Its two rows come and go together, so that one tells of the other.
 fn add(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
-    remove(transaction, "num = ?1", entry.num.0)?;
     let num = signed(entry.num.0);
-    let mut text = transaction.prepare_cached("INSERT INTO text (rowid, body) VALUES (?1, ?2)")?;
-    text.execute(params![num, entry.text])?;
-    let mut row =
-        transaction.prepare_cached("INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+    let row = "INSERT OR IGNORE INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let mut row = transaction.prepare_cached(row)?;
     let (shown, pos, room) = (signed(entry.shown.0), signed(entry.pos.0), signed(entry.room.0));
-    row.execute(params![num, shown, pos, room, entry.sender, entry.field as u8])?;
+    let values = params![num, shown, pos, room, entry.sender, entry.field as u8];
+    if row.execute(values)? > 0 {
+        let text = "INSERT INTO text (rowid, body) VALUES (?1, ?2)";
+        transaction.prepare_cached(text)?.execute(params![num, entry.text])?;
+    }
     Ok(())
 }
 

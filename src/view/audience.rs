@@ -8,12 +8,16 @@ use parlour_event::{
     content::{JoinRule, JoinRulesContent},
     visibility::HistoryVisibility,
 };
+use parlour_storage::schema::StoredEvent;
 use ruma::UserId;
 
 use super::{View, ViewError};
 
 /// How many rooms of one user are looked at to find one that is open.
 const MAX_ROOMS: usize = 1_000;
+
+/// How many member events are read to find people of other servers, in one request.
+const MAX_LOOKS: usize = 20_000;
 
 /// Why a user may know of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +35,9 @@ pub struct Audience<'a> {
     user: &'a UserId,
     rooms: HashSet<RoomNum>,
     open: HashMap<RoomNum, bool>,
+    /// Where other servers are, shared rooms first.
+    rooms_of_servers: HashMap<String, Vec<RoomNum>>,
+    looks: usize,
 }
 
 impl View {
@@ -41,7 +48,8 @@ impl View {
     /// If storage cannot be read.
     pub fn audience<'a>(&'a self, user: &'a UserId) -> Result<Audience<'a>, ViewError> {
         let rooms = self.joined_rooms(user.as_str())?.collect();
-        Ok(Audience { view: self, user, rooms, open: HashMap::new() })
+        let (open, rooms_of_servers) = (HashMap::new(), HashMap::new());
+        Ok(Audience { view: self, user, rooms, open, rooms_of_servers, looks: 0 })
     }
 
     /// The rooms that a user is joined to.
@@ -81,16 +89,57 @@ impl Audience<'_> {
             return Ok(Some(Tie::SharedRoom));
         }
         for room in self.view.joined_rooms(other)?.take(MAX_ROOMS) {
-            let open = match self.open.get(&room) {
-                Some(open) => *open,
-                None => self.view.is_open(room)?,
-            };
-            self.open.insert(room, open);
-            if open {
+            if self.is_open(room)? {
                 return Ok(Some(Tie::OpenRoom));
             }
         }
         Ok(None)
+    }
+
+    /// Why the user may know of somebody of another server, and the event that says what they are
+    /// called where they may meet; `None` if there is no reason, or too much has been looked at.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub(super) fn meeting(&mut self, other: &str) -> Result<Option<(Tie, StoredEvent)>, ViewError> {
+        let server = other.split_once(':').map_or("", |(_, server)| server);
+        for room in self.rooms_of_server(server)? {
+            let tie = match self.rooms.contains(&room) {
+                true => Tie::SharedRoom,
+                false if self.is_open(room)? => Tie::OpenRoom,
+                false => continue,
+            };
+            if self.looks >= MAX_LOOKS {
+                break;
+            }
+            self.looks += 1;
+            if let Some(join) = self.view.join_of(room, other)? {
+                return Ok(Some((tie, join)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn rooms_of_server(&mut self, server: &str) -> Result<Vec<RoomNum>, ViewError> {
+        if let Some(rooms) = self.rooms_of_servers.get(server) {
+            return Ok(rooms.clone());
+        }
+        let stays = self.view.store.rooms_of_server(server, (RoomNum(0), None), MAX_ROOMS)?;
+        let there = stays.into_iter().filter(|(_, until)| until.is_none());
+        let mut rooms: Vec<_> = there.map(|(room, _)| room).collect();
+        rooms.sort_by_key(|room| !self.rooms.contains(room));
+        self.rooms_of_servers.insert(server.to_owned(), rooms.clone());
+        Ok(rooms)
+    }
+
+    fn is_open(&mut self, room: RoomNum) -> Result<bool, ViewError> {
+        if let Some(open) = self.open.get(&room) {
+            return Ok(*open);
+        }
+        let open = self.view.is_open(room)?;
+        self.open.insert(room, open);
+        Ok(open)
     }
 
     /// Whether the user shares a room with another, or is the same.

@@ -2,7 +2,8 @@
 //!
 //! The index has an entry for each word of a user's name and id. A search walks over the entries
 //! that begin with that of its words which has the fewest, as far as a page of each tells, and looks
-//! at the users behind them.
+//! at the users behind them. People of other servers are in the index since they came into a room
+//! here, and are shown by the name that they have there.
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#user-directory>
 
@@ -18,9 +19,10 @@ use parlour_storage::{
     schema::{User, keys, keys::KeyReader},
 };
 use ruma::UserId;
+use serde::Deserialize;
 
 use super::{
-    View, ViewError,
+    Fields, View, ViewError,
     audience::{Audience, Tie},
 };
 
@@ -78,6 +80,15 @@ enum Fit {
     Words,
     /// All words begin like that.
     Starts,
+}
+
+/// What somebody is called.
+#[derive(Debug, Default, Deserialize)]
+struct Card {
+    #[serde(rename = "displayname", default)]
+    display_name: Option<String>,
+    #[serde(default)]
+    avatar_url: Option<String>,
 }
 
 /// What was written, taken apart.
@@ -168,25 +179,39 @@ impl View {
         search: &PeopleSearch<'_>,
         audience: &mut Audience<'_>,
     ) -> Result<Option<Person>, ViewError> {
-        let account = self.account(&user_id)?;
-        let Some(account) = account.filter(|account| !(account.deactivated || account.locked))
-        else {
+        let is_ours = user_id.split_once(':').map(|(_, server)| server)
+            == Some(search.searcher.server_name().as_str());
+        let (card, met) = match is_ours {
+            true => (self.card(&user_id)?, None),
+            false => match audience.meeting(&user_id)? {
+                Some((tie, join)) => {
+                    (Some(Fields::of(&join)?.content_as().unwrap_or_default()), Some(tie))
+                }
+                None => (None, None),
+            },
+        };
+        let Some(card) = card else { return Ok(None) };
+        let Some(fit) = wanted.fit(&user_id, card.display_name.as_deref()) else {
             return Ok(None);
         };
-        let Some(fit) = wanted.fit(&user_id, account.display_name.as_deref()) else {
-            return Ok(None);
-        };
-        let tie = audience.tie(&user_id)?;
+        let tie = if is_ours { audience.tie(&user_id)? } else { met };
+        let Card { display_name, avatar_url } = card;
         let rank = Rank {
             fit,
             is_stranger: tie.is_none(),
             tie,
-            is_nameless: account.display_name.is_none(),
-            is_faceless: account.avatar_url.is_none(),
+            is_nameless: display_name.is_none(),
+            is_faceless: avatar_url.is_none(),
         };
-        let (display_name, avatar_url) = (account.display_name, account.avatar_url);
         let person = Person { user_id, display_name, avatar_url, rank };
         Ok(Some(person).filter(|_| tie.is_some() || search.of_all))
+    }
+
+    /// What a user of this server is called; nothing of those who are locked or gone.
+    fn card(&self, user_id: &str) -> Result<Option<Card>, ViewError> {
+        let account = self.account(user_id)?;
+        let account = account.filter(|account| !(account.deactivated || account.locked));
+        Ok(account.map(|User { display_name, avatar_url, .. }| Card { display_name, avatar_url }))
     }
 }
 

@@ -5,6 +5,7 @@ use parlour_event::{
     content::{CreateContent, LevelError, MemberContent, Membership, PowerLevels},
     json,
 };
+use parlour_storage::schema::StoredEvent;
 use ruma::UserId;
 
 use super::{RoomView, View, ViewError, reader};
@@ -84,11 +85,20 @@ impl View {
     ///
     /// If storage cannot be read.
     pub fn is_joined(&self, room: RoomNum, user: &str) -> Result<bool, ViewError> {
-        let Some(head) = self.store.room_head(room)? else { return Ok(false) };
-        let Some(num) = self.member_num(head.state, user)? else { return Ok(false) };
-        let member = self.store.event(num)?;
-        let membership = member.as_ref().map(reader::membership_of).transpose()?.flatten();
-        Ok(membership == Some(Membership::Join))
+        Ok(self.join_of(room, user)?.is_some())
+    }
+
+    /// The event by which a user is joined to a room now.
+    pub(super) fn join_of(
+        &self,
+        room: RoomNum,
+        user: &str,
+    ) -> Result<Option<StoredEvent>, ViewError> {
+        let Some(head) = self.store.room_head(room)? else { return Ok(None) };
+        let Some(num) = self.member_num(head.state, user)? else { return Ok(None) };
+        let Some(member) = self.store.event(num)? else { return Ok(None) };
+        let is_joined = reader::membership_of(&member)? == Some(Membership::Join);
+        Ok(Some(member).filter(|_| is_joined))
     }
 
     /// The power levels of a room now.

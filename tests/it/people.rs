@@ -234,3 +234,49 @@ fn rooms_are_tagged() {
     bob.http.put(&(elsewhere.clone() + "/u.a"), &json!({})).refused(404, "M_NOT_FOUND");
     bob.http.send("DELETE", &(elsewhere + "/u.a"), b"").refused(404, "M_NOT_FOUND");
 }
+
+/// Joins a room through a server.
+#[track_caller]
+fn join_via(user: &User, room: &str, via: &Server) {
+    let at = path("/_matrix/client/v3/join/{}?via={}", &[room, &via.name()]);
+    user.http.post(&at, &json!({})).ok();
+}
+
+// Checklist 6.10
+#[test]
+fn people_of_other_servers_are_found_where_one_may_meet_them() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let [alice, carol] = ["alice", "carol"].map(|name| near.user(name));
+    let [bob, dave] = ["bob", "dave"].map(|name| far.user(name));
+    set_name(&bob, "Zoe Far");
+    let room = alice.create_room(json!({ "preset": "private_chat" })).room_id();
+    // Waits until alice has seen what somebody does.
+    let sees = |action: &dyn Fn(), field: &str, expected: &str| {
+        let since = alice.sync(Ask::initial()).ok().next_batch();
+        action();
+        alice.sync_until(&since, |sync| {
+            let events = &sync["rooms"]["join"][&room]["timeline"]["events"];
+            let mut events = events.as_array().into_iter().flatten();
+            events.any(|event| event["content"][field] == expected)
+        });
+    };
+    alice.invite(&room, &bob).ok();
+    assert_eq!(found(&alice, "zoe"), [""; 0], "an invited user is nobody's neighbour yet");
+    join_via(&bob, &room, &near);
+    let person = json!({ "user_id": bob.id, "display_name": "Zoe Far" });
+    for text in ["zoe", "bob", &bob.id] {
+        let answer = search(&alice, json!({ "search_term": text })).ok();
+        assert_eq!(answer["results"], json!([person]), "{text}");
+    }
+    assert_eq!(found(&carol, "zoe"), [""; 0], "it is a private room");
+    assert_eq!(found(&bob, "alice"), ["@alice"]);
+    // Who is called otherwise is found under the new name alone.
+    sees(&|| set_name(&bob, "Yves"), "displayname", "Yves");
+    assert_eq!(found(&alice, "zoe"), [""; 0]);
+    assert_eq!(found(&alice, "yves"), ["@bob"]);
+    // In a room that is open to all anybody meets anybody.
+    join_via(&dave, &carol.public_room(), &near);
+    assert_eq!(found(&alice, "dave"), ["@dave"]);
+    sees(&|| drop(bob.leave(&room).ok()), "membership", "leave");
+    assert_eq!(found(&alice, "yves"), [""; 0]);
+}

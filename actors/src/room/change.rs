@@ -1,6 +1,6 @@
 //! Everything that one event does, as one value.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use parlour_event::{
@@ -86,6 +86,8 @@ pub(crate) struct MemberChange {
     pub(crate) user: String,
     pub(crate) is_local: bool,
     pub(crate) entry: MembershipEntry,
+    /// Under which the user directory is to find somebody of another server.
+    pub(crate) words: BTreeSet<String>,
 }
 
 /// How many members a server has in a room changed.
@@ -137,7 +139,13 @@ impl Change for EventChange {
                 let key = keys::membership(&member.user, self.room);
                 ops.push(Op::Put { key, value: member.entry.encode() });
                 members.push((member.user, member.entry.membership));
+                continue;
             }
+            // Those of former names stay: whoever searches looks at what the user is called now.
+            ops.extend(member.words.iter().map(|word| {
+                let key = keys::user_word(word, &member.user);
+                Op::Put { key, value: Bytes::new() }
+            }));
         }
         let outgoing = self.outgoing.is_some();
         Announcement::Event { room: self.room, event: self.num, members, outgoing }

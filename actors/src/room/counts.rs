@@ -1,7 +1,7 @@
 //! Who is in the room, and from where: counted on as the state changes, by looking at those alone
 //! whose membership has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parlour_event::{
     EventNum, StreamPos,
@@ -16,6 +16,7 @@ use super::{
     guests::lets_guests_in,
     messages::RoomError,
 };
+use crate::words::words_of_user;
 
 /// What the current state becomes.
 pub(super) struct Outcome {
@@ -26,6 +27,13 @@ pub(super) struct Outcome {
     pub(super) invited: u64,
     pub(super) servers: BTreeMap<String, ServerChange>,
     pub(super) closes_to_guests: bool,
+}
+
+/// What a member event says.
+struct Member {
+    user: String,
+    membership: String,
+    name: Option<String>,
 }
 
 impl RoomCore {
@@ -55,9 +63,11 @@ impl RoomCore {
             }
             let old = old.map(|num| self.member(num)).transpose()?;
             let new_member = new.map(|num| self.member(num)).transpose()?;
-            let was = old.as_ref().map_or("leave", |(_, membership)| membership);
-            let is = new_member.as_ref().map_or("leave", |(_, membership)| membership);
-            let Some((user, _)) = new_member.as_ref().or(old.as_ref()) else { continue };
+            let was = old.as_ref().map_or("leave", |member| &member.membership);
+            let is = new_member.as_ref().map_or("leave", |member| &member.membership);
+            let Some(Member { user, name, .. }) = new_member.as_ref().or(old.as_ref()) else {
+                continue;
+            };
             count(&mut outcome.joined, was == "join", is == "join");
             count(&mut outcome.invited, was == "invite", is == "invite");
             let server = user.split_once(':').map_or("", |(_, server)| server).to_owned();
@@ -73,7 +83,11 @@ impl RoomCore {
                 pos: StreamPos(0),
             };
             let is_local = server == self.deps.server_name.as_str();
-            outcome.members.push(MemberChange { user: user.clone(), is_local, entry });
+            let words = match is == "join" && !is_local {
+                true => words_of_user(user, name.as_deref()),
+                false => BTreeSet::new(),
+            };
+            outcome.members.push(MemberChange { user: user.clone(), is_local, entry, words });
         }
         Ok(outcome)
     }
@@ -98,14 +112,14 @@ impl RoomCore {
         })
     }
 
-    /// User and membership of a member event.
-    fn member(&mut self, num: EventNum) -> Result<(String, String), RoomError> {
+    fn member(&mut self, num: EventNum) -> Result<Member, RoomError> {
         let pdu = self.event(num)?;
-        let membership = match pdu.content().get("membership") {
-            Some(Value::String(membership)) => membership.clone(),
-            _ => "leave".to_owned(),
-        };
-        Ok((pdu.state_key().unwrap_or_default().to_owned(), membership))
+        let text = |field| pdu.content().get(field).and_then(Value::as_str).map(str::to_owned);
+        Ok(Member {
+            user: pdu.state_key().unwrap_or_default().to_owned(),
+            membership: text("membership").unwrap_or_else(|| "leave".to_owned()),
+            name: text("displayname"),
+        })
     }
 }
 
