@@ -54,8 +54,8 @@ pub use self::{
     inbox::{InboxError, Messages, Waiting},
     key_backup::{Backup, BackupError, BackupKey, KeysIn, StoredKey},
     keys::{
-        Claimed, CrossSigningKeys, KEY_USAGES, KeyError, KeysById, NewKeys, NewSignature,
-        SigningError,
+        Claimed, CrossSigningKeys, DeviceChange, KEY_USAGES, Kept, KeyError, KeysById,
+        MAX_KNOWN_DEVICES, NewKeys, NewSignature, RemoteUserKeys, SigningError, Told,
     },
     profile::{ProfileChange, ProfileError},
     push_rules::{PUSH_RULES, PushRulesError, RulePlace},

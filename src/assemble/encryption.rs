@@ -36,7 +36,7 @@ pub(super) fn routes(
         view: view.clone(),
         changes: changes.clone(),
         server_name: server_name.clone(),
-        remote: network.client.clone(),
+        remote: network.user_keys.clone(),
     };
     let help = "Messages for devices of other servers' users that were dropped, by why";
     let dropped = Opts::new("parlour_to_device_dropped_total", help);

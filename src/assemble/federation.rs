@@ -35,9 +35,11 @@ use crate::{
             rooms::RoomClient,
             tls,
             transport::{NoTransport, Transport},
+            user_keys::UserKeysClient,
             well_known::WellKnown,
         },
         query::QueryContext,
+        receive::resync::Resync,
     },
     http::Routes,
     server::{Boot, StartError},
@@ -50,6 +52,8 @@ pub(super) struct Network {
     pub(super) room_client: RoomClient,
     pub(super) queues: FederationQueues,
     pub(super) ring: KeyRing,
+    pub(super) user_keys: UserKeysClient,
+    pub(super) resync: Resync,
     carrier: Option<Carrier>,
 }
 
@@ -76,7 +80,9 @@ impl Network {
         let checker = EventChecker::new(ring.clone(), workers);
         let room_client = RoomClient::new(client.clone());
         let queues = sending::queues(boot, engine, client.clone())?;
-        Ok(Self { client, checker, room_client, queues, ring, carrier })
+        let user_keys = user_keys(boot, engine, client.clone())?;
+        let resync = Resync::new(user_keys.clone(), engine.store.clone());
+        Ok(Self { client, checker, room_client, queues, ring, user_keys, resync, carrier })
     }
 
     /// What other servers may ask, and what clients may ask that has to do with them.
@@ -119,6 +125,7 @@ impl Network {
         FederationAuth {
             ring: self.ring.clone(),
             queues: self.queues.clone(),
+            resync: self.resync.clone(),
             server_name: boot.config.server.name.clone(),
             servers: boot.config.federation.servers.clone(),
         }
@@ -129,6 +136,17 @@ impl Network {
         self.queues.stop().await;
         self.carrier.iter().for_each(Carrier::stop);
     }
+}
+
+fn user_keys(
+    boot: &Boot,
+    engine: &Engine,
+    client: FederationClient,
+) -> Result<UserKeysClient, StartError> {
+    let help = "Users whose keys were asked for anew, by what came of it";
+    let outcomes = Opts::new("parlour_federation_key_resyncs_total", help);
+    let outcomes = boot.metrics.add(IntCounterVec::new(outcomes, &["outcome"])?)?;
+    Ok(UserKeysClient::new(client, engine.users.clone(), engine.store.clone(), outcomes))
 }
 
 fn key_ring(config: &Config, engine: &Engine, client: FederationClient, boot: &Boot) -> KeyRing {

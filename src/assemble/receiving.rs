@@ -42,6 +42,7 @@ pub(super) fn inbox(
         client: network.room_client.clone(),
         typing: engine.typing.clone(),
         users: engine.users.clone(),
+        resync: network.resync.clone(),
         presence: engine.presence.clone(),
         clock: boot.env.clock.clone(),
         counters: Counters::new(&boot.metrics)?,

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use parlour_actors::{
     changes::Changes,
-    users::{KeyError, KeysById, NewKeys, Users},
+    users::{KEY_USAGES, KeyError, KeysById, NewKeys, RemoteUserKeys, Users},
 };
 use ruma::{
     DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedServerName, OwnedUserId,
-    ServerName, UserId,
+    UserId,
     api::{
         client::keys::{claim_keys, get_key_changes, get_keys, upload_keys},
         error::ErrorCode,
@@ -27,8 +27,8 @@ use serde_json::{Value, json};
 use crate::{
     error::ApiError,
     federation::outbound::{
-        client::{AskError, FederationClient},
-        transport::Limits,
+        client::AskError,
+        user_keys::{KeysError, Look, UserKeysClient, Wanted},
     },
     http::{Api, Caller, RouteOptions, Routes, Ruma},
     limits::RateClass,
@@ -50,9 +50,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long they have at most.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the keys of another server's users may be, in bytes.
-const MAX_ANSWER: usize = 16 << 20;
-
 /// What these endpoints need to know.
 #[derive(Debug)]
 pub struct KeyContext {
@@ -65,7 +62,7 @@ pub struct KeyContext {
     /// This server.
     pub server_name: OwnedServerName,
     /// Who asks other servers.
-    pub remote: FederationClient,
+    pub remote: UserKeysClient,
 }
 
 /// The endpoints of this file.
@@ -141,6 +138,11 @@ fn by_id(keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>) -> Result<KeysById
     Ok(found)
 }
 
+/// A key that was stored.
+fn raw<T>(key: &[u8]) -> Option<Raw<T>> {
+    serde_json::from_slice(key).ok().map(Raw::from_json)
+}
+
 /// A piece of JSON as it came.
 pub(super) fn text<T>(raw: &Raw<T>) -> Bytes {
     Bytes::copy_from_slice(raw.json().get().as_bytes())
@@ -151,34 +153,33 @@ async fn query(
     context: Arc<KeyContext>,
     req: Ruma<get_keys::v3::Request>,
 ) -> Result<get_keys::v3::Response, ApiError> {
-    let limits = limits(req.timeout);
+    let time = time(req.timeout);
     let Ruma { request, caller, .. } = req;
-    let (local, remote) = context.by_server(request.device_keys);
-    let mut response = context
-        .view
-        .run({
-            let (users, caller) = (context.users.clone(), caller.clone());
-            move |_| query_local(&users, &caller, local)
-        })
-        .await?;
-    let answers = stream::iter(remote).map(async |(server, wanted)| {
-        let request = federation::get_keys::v1::Request::new(wanted.clone());
-        let answer = context.remote.ask(&server, request, limits).await;
-        (server, wanted, answer)
+    let (local, remote) = context.split(request.device_keys);
+    let (users, others) = (context.users.clone(), context.remote.clone());
+    let look = move |_: &View| -> Result<_, ApiError> {
+        Ok((query_local(&users, &caller, local)?, others.look(remote)?))
+    };
+    let (mut response, Look { known, unknown }) = context.view.run(look).await?;
+    known.into_iter().for_each(|(user, keys)| add_remote(&mut response, user, keys));
+    let answers = stream::iter(unknown).map(async |(server, missing)| {
+        let answer = context.remote.query(&server, missing, time).await;
+        (server, answer)
     });
     let mut answers = answers.buffer_unordered(AT_ONCE);
-    while let Some((server, wanted, answer)) = answers.next().await {
+    while let Some((server, answer)) = answers.next().await {
         match answer {
-            Ok(answer) => add_remote(&mut response, &wanted, answer),
-            Err(error) => {
+            Ok(found) => {
+                found.into_iter().for_each(|(user, keys)| add_remote(&mut response, user, keys));
+            }
+            Err(KeysError::Ask(error)) => {
                 response.failures.insert(server.to_string(), failure(&error));
             }
+            Err(KeysError::User(error)) => return Err(error.into()),
         }
     }
     Ok(response)
 }
-
-type Wanted = BTreeMap<OwnedUserId, Vec<OwnedDeviceId>>;
 
 fn query_local(
     users: &Users,
@@ -199,19 +200,14 @@ fn query_local(
     Ok(response)
 }
 
-/// Takes over what another server was asked for, and nothing else.
-fn add_remote(
-    response: &mut get_keys::v3::Response,
-    wanted: &Wanted,
-    answer: federation::get_keys::v1::Response,
-) {
-    let was_wanted = |user: &OwnedUserId| wanted.contains_key(user);
-    let masters = answer.master_keys.into_iter().filter(|(user, _)| was_wanted(user));
-    response.master_keys.extend(masters);
-    let signing = answer.self_signing_keys.into_iter().filter(|(user, _)| was_wanted(user));
-    response.self_signing_keys.extend(signing);
-    let devices = answer.device_keys.into_iter().filter(|(user, _)| was_wanted(user));
-    response.device_keys.extend(devices);
+fn add_remote(response: &mut get_keys::v3::Response, user: OwnedUserId, keys: RemoteUserKeys) {
+    let RemoteUserKeys { devices, mut signing, .. } = keys;
+    let [master, self_signing, _] = KEY_USAGES;
+    let mut key = |usage: &str| signing.remove(usage).and_then(|key| raw(&key));
+    response.master_keys.extend(key(master).map(|key| (user.clone(), key)));
+    response.self_signing_keys.extend(key(self_signing).map(|key| (user.clone(), key)));
+    let devices = devices.into_iter().filter_map(|(id, keys)| Some((id.into(), raw(&keys)?)));
+    response.device_keys.insert(user, devices.collect());
 }
 
 fn failure(error: &AskError) -> Value {
@@ -223,8 +219,8 @@ fn failure(error: &AskError) -> Value {
     json!({ "errcode": code, "error": why })
 }
 
-fn limits(timeout: Option<Duration>) -> Limits {
-    Limits { time: timeout.unwrap_or(TIMEOUT).min(MAX_TIMEOUT), body: MAX_ANSWER }
+fn time(timeout: Option<Duration>) -> Duration {
+    timeout.unwrap_or(TIMEOUT).min(MAX_TIMEOUT)
 }
 
 /// `POST /_matrix/client/v3/keys/claim`
@@ -232,8 +228,8 @@ async fn claim(
     context: Arc<KeyContext>,
     req: Ruma<claim_keys::v3::Request>,
 ) -> Result<claim_keys::v3::Response, ApiError> {
-    let limits = limits(req.timeout);
-    let (local, remote) = context.by_server(req.request.one_time_keys);
+    let time = time(req.timeout);
+    let (local, remote) = context.split(req.request.one_time_keys);
     let mut found = BTreeMap::new();
     let claims = stream::iter(local).map(async |(user, wanted): (OwnedUserId, Claims)| {
         let wanted = wanted.into_iter().map(|(device, kind)| (device.into(), kind.to_string()));
@@ -249,18 +245,24 @@ async fn claim(
         }
     }
     let mut response = claim_keys::v3::Response::new(found);
-    let answers = stream::iter(remote).map(async |(server, wanted)| {
+    let mut servers = BTreeMap::<OwnedServerName, BTreeMap<_, _>>::new();
+    for (user, wanted) in remote {
+        servers.entry(user.server_name().to_owned()).or_default().insert(user, wanted);
+    }
+    let answers = stream::iter(servers).map(async |(server, wanted): (_, BTreeMap<_, Claims>)| {
         let request = federation::claim_keys::v1::Request::new(wanted.clone());
-        let answer = context.remote.ask(&server, request, limits).await;
+        let answer = context.remote.claim(&server, request, time).await;
         (server, wanted, answer)
     });
     let mut answers = answers.buffer_unordered(AT_ONCE);
     while let Some((server, wanted, answer)) = answers.next().await {
         match answer {
             Ok(answer) => {
-                let mut keys = answer.one_time_keys;
-                keys.retain(|user, _| wanted.contains_key(user));
-                response.one_time_keys.extend(keys);
+                for (user, mut keys) in answer.one_time_keys {
+                    let Some(wanted) = wanted.get(&user) else { continue };
+                    keys.retain(|device, _| wanted.contains_key(device));
+                    response.one_time_keys.insert(user, keys);
+                }
             }
             Err(error) => {
                 response.failures.insert(server.to_string(), failure(&error));
@@ -292,23 +294,12 @@ async fn list_changes(
 }
 
 impl KeyContext {
-    /// Parts what is asked about this server's users from what is asked about others', by server.
-    fn by_server<T>(
+    /// Parts what is asked about this server's users from what is asked about others'.
+    fn split<T>(
         &self,
         wanted: BTreeMap<OwnedUserId, T>,
-    ) -> (BTreeMap<OwnedUserId, T>, BTreeMap<OwnedServerName, BTreeMap<OwnedUserId, T>>) {
-        let is_ours = |server: &ServerName| server == self.server_name;
-        let mut remote = BTreeMap::<OwnedServerName, BTreeMap<_, _>>::new();
-        let mut local = BTreeMap::new();
-        for (user, what) in wanted {
-            if is_ours(user.server_name()) {
-                local.insert(user, what);
-            } else {
-                let server = user.server_name().to_owned();
-                remote.entry(server).or_default().insert(user, what);
-            }
-        }
-        (local, remote)
+    ) -> (BTreeMap<OwnedUserId, T>, BTreeMap<OwnedUserId, T>) {
+        wanted.into_iter().partition(|(user, _)| user.server_name() == self.server_name)
     }
 }
 

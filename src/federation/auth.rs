@@ -9,7 +9,10 @@ use parlour_actors::{
 use parlour_event::{json, signing};
 use ruma::{OwnedServerName, ServerName};
 
-use super::x_matrix::{self, XMatrix};
+use super::{
+    receive::resync::Resync,
+    x_matrix::{self, XMatrix},
+};
 use crate::{
     config::ServerFilter,
     error::ApiError,
@@ -26,6 +29,8 @@ pub struct FederationAuth {
     pub ring: KeyRing,
     /// What waits for other servers.
     pub queues: FederationQueues,
+    /// Who is asked anew about users' keys.
+    pub resync: Resync,
     /// This server: requests to others are not for us.
     pub server_name: OwnedServerName,
     /// Who is spoken to.
@@ -57,6 +62,7 @@ impl FederationAuth {
             .map_err(|error| ApiError::unauthorized(format!("This is not signed: {error}")))?;
         self.ring.is_back(&origin);
         self.queues.is_back(&origin);
+        self.resync.is_back(&origin);
         Ok(origin)
     }
 

@@ -12,6 +12,8 @@
 //! | [`hierarchy`] | asks about rooms that this server is not in |
 //! | [`membership`] | joins, leaves, knocks and invites through other servers |
 //! | [`key_source`] | asks for keys, for the key ring |
+//! | [`user_keys`] | asks for keys of other servers' users, which are remembered |
+//! | [`remote_key`] | which of them are junk |
 //! | [`rooms`] | asks for events, states and history of rooms |
 //! | [`to_device`] | messages for devices, as EDUs |
 
@@ -24,8 +26,10 @@ pub mod hierarchy;
 pub mod https;
 pub mod key_source;
 pub mod membership;
+pub mod remote_key;
 pub mod rooms;
 pub mod tls;
 pub mod to_device;
 pub mod transport;
+pub mod user_keys;
 pub mod well_known;

@@ -11,6 +11,7 @@
 //! | `policy` | what a room's policy server thinks of an event |
 //! | `edus` | typing, receipts, presence |
 //! | `devices` | messages for devices, changes of keys |
+//! | [`resync`] | asks anew about users whose keys have changed in a way that is not known |
 //! | `results` | what the sender is told |
 //!
 //! Why there is no actor: nobody has to come one after the other here but the events of one server
@@ -28,6 +29,7 @@ mod parked;
 mod pdus;
 mod policy;
 mod results;
+pub mod resync;
 
 use std::sync::Arc;
 
@@ -36,6 +38,7 @@ use prometheus::{IntCounterVec, IntGauge, Opts};
 use ruma::OwnedServerName;
 
 pub use self::results::Results;
+use self::resync::Resync;
 use super::{acl::RoomGuard, checks::EventChecker, outbound::rooms::RoomClient, outside::Outside};
 use crate::{metrics::Metrics, view::View};
 
@@ -60,6 +63,8 @@ pub struct ReceiveParts {
     pub typing: Typing,
     /// Where receipts go.
     pub users: Users,
+    /// Who asks anew about users' keys.
+    pub resync: Resync,
     /// Who is online.
     pub presence: Presence,
     /// The time.

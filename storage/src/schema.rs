@@ -47,6 +47,8 @@
 //! | [`keys::E2EE`] | user and: `d`, device; `o`, device; `k`, device, algorithm, number; `f`, device, algorithm | nothing, body: the device's keys; [`OneTimeKeys`]; id of a one-time key, with body; id of a fallback key, with body |
 //! | | user and: `x`, usage; `s`, user, key; `l`; `n`, position, user; `y` | nothing, body: a cross-signing key; nothing, body: the user's signatures of a key; [`KeysChanged`]; as in the feed of a room; [`DehydratedDevice`] with body |
 //! | [`keys::KEY_FEED`] | room, position | the user whose keys have changed, and when they had before |
+//! | [`keys::KNOWN_KEYS`] | `h`, user; `d`, user, device; `x`, user, usage; `q`, server, user | [`KnownKeys`]; nothing, body: the device's keys; nothing, body: a cross-signing key; [`StaleKeys`] |
+//! | [`keys::REMOTE_MEMBER`] | `u`, user, room; `o`, room | since when a user of another server is joined to the room; since when users of this one are |
 //! | [`keys::INBOX`] | user, device, position, number among the device's messages | nothing, body: the message |
 //! | [`keys::EDU_OUTBOX`] | server, position, number among the server's EDUs | nothing, body: the EDU |
 //! | [`keys::KEY_BACKUP`] | user; user, `v`, version; user, `k`, version, room, session | [`BackupVersions`]; [`BackupVersion`] with body; [`BackedUpKey`] with body |
@@ -59,6 +61,7 @@ pub mod e2ee;
 mod edges;
 pub mod edu_outbox;
 pub mod keys;
+pub mod known_keys;
 pub mod moderation;
 pub mod out_of_band;
 pub mod outbox;
@@ -77,6 +80,7 @@ pub use e2ee::{
     BackedUpKey, BackupVersion, BackupVersions, DehydratedDevice, KeysChanged, OneTimeKeys,
 };
 pub use edges::BackwardEntry;
+pub use known_keys::{KnownKeys, StaleKeys};
 pub use moderation::{
     BlockedRoom, Deletion, DeletionStatus, MadeRoom, RegistrationToken, Replacement, Report,
     ReportSubject,

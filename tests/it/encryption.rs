@@ -6,6 +6,7 @@ mod dehydrated;
 mod device_lists;
 mod key_backup;
 mod keys;
+mod known;
 mod to_device;
 
 use parlour_event::signing::SigningKey;

@@ -11,7 +11,7 @@ use parlour_storage::{
     Op,
     schema::{
         EventMeta, MembershipEntry, OutboxEntry, RoomHead, Stored, TimelineEntry, TransactionEntry,
-        keys, outbox, relations,
+        keys, known_keys, outbox, relations,
     },
 };
 
@@ -85,6 +85,7 @@ pub(crate) enum Stage {
 pub(crate) struct MemberChange {
     pub(crate) user: String,
     pub(crate) is_local: bool,
+    pub(crate) was_joined: bool,
     pub(crate) entry: MembershipEntry,
     /// Under which the user directory is to find somebody of another server.
     pub(crate) words: BTreeSet<String>,
@@ -140,6 +141,10 @@ impl Change for EventChange {
                 ops.push(Op::Put { key, value: member.entry.encode() });
                 members.push((member.user, member.entry.membership));
                 continue;
+            }
+            if let Some(is_joined) = member.comes_or_goes() {
+                let key = known_keys::remote_member(&member.user, self.room);
+                ops.push(put_if(is_joined, key, pos));
             }
             // Those of former names stay: whoever searches looks at what the user is called now.
             ops.extend(member.words.iter().map(|word| {
@@ -215,6 +220,14 @@ impl EventChange {
     }
 }
 
+impl MemberChange {
+    /// Whether the user is joined now, if that is new.
+    fn comes_or_goes(&self) -> Option<bool> {
+        let is_joined = self.entry.membership == "join";
+        (is_joined != self.was_joined).then_some(is_joined)
+    }
+}
+
 impl Outgoing {
     fn is_from(&self, server: &str) -> bool {
         self.except.as_ref().is_some_and(|from| from == server)
@@ -243,6 +256,9 @@ impl ServerChange {
             0 => Op::Delete { key },
             joined => Op::Put { key, value: joined.to_be_bytes().to_vec().into() },
         });
+        if self.is_local && (self.before == 0) != (self.joined == 0) {
+            ops.push(put_if(self.joined > 0, known_keys::own_stay(room), pos));
+        }
         let keys = |end| {
             (outbox::stay(room, &self.server, end), outbox::room_of(&self.server, (room, end)))
         };

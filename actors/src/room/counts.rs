@@ -87,7 +87,8 @@ impl RoomCore {
                 true => words_of_user(user, name.as_deref()),
                 false => BTreeSet::new(),
             };
-            outcome.members.push(MemberChange { user: user.clone(), is_local, entry, words });
+            let (user, was_joined) = (user.clone(), was == "join");
+            outcome.members.push(MemberChange { user, is_local, was_joined, entry, words });
         }
         Ok(outcome)
     }

@@ -11,7 +11,7 @@ use parlour_storage::{
     Direction, Op, StorageError,
     schema::{
         AccountDataEntry, Stored as _, StoredEvent, ThreadSubscriptionEntry, TimelineEntry, keys,
-        outbox,
+        known_keys, outbox,
     },
 };
 use ruma::RoomId;
@@ -55,6 +55,7 @@ impl<'a> Purge<'a> {
         self.ops.extend(self.parts.interner.remember_numbers());
         self.ops.push(Op::Delete { key: keys::room_id(room_id.as_str()) });
         self.ops.push(Op::Delete { key: keys::room(self.room) });
+        self.ops.push(Op::Delete { key: known_keys::own_stay(self.room) });
         self.flush().await?;
         self.parts.rooms.unretire(room_id);
         while self.next_events().await? {}
@@ -127,6 +128,7 @@ impl<'a> Purge<'a> {
     fn remove_member(&mut self, user: &str) -> Result<(), StorageError> {
         self.ops.push(Op::Delete { key: keys::membership(user, self.room) });
         self.ops.push(Op::Delete { key: keys::forgotten(user, self.room) });
+        self.ops.push(Op::Delete { key: known_keys::remote_member(user, self.room) });
         let prefix = keys::account_data_in(user, self.room);
         for (key, entry) in self.parts.store.scan_prefix(&prefix, Direction::Forward, KEYS)? {
             let AccountDataEntry { pos } = AccountDataEntry::decode(&key, &entry.value)?;

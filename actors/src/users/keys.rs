@@ -6,13 +6,14 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
 mod claim;
+mod known;
 mod news;
 mod signing;
 
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use parlour_event::{RoomNum, StreamPos};
+use parlour_event::StreamPos;
 use parlour_storage::{
     Direction, Op, StorageError, Store,
     schema::{Device, KeysChanged, OneTimeKeys, Stored, keys, keys::KeyReader},
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 pub use self::{
     claim::Claimed,
+    known::{DeviceChange, Kept, MAX_KNOWN_DEVICES, RemoteUserKeys, Told},
     signing::{CrossSigningKeys, KEY_USAGES, NewSignature, SigningError},
 };
 pub(super) use self::{
@@ -28,7 +30,7 @@ pub(super) use self::{
     signing::is_signing_key,
 };
 use super::{Decision, UserError, Users};
-use crate::commit::{Announcement, At};
+use crate::commit::Announcement;
 
 /// How many one-time keys a device may have waiting.
 const MAX_ONE_TIME_KEYS: usize = 1_000;
@@ -137,25 +139,6 @@ impl Users {
     /// If storage cannot be read.
     pub fn one_time_keys(&self, user: &str, device: &str) -> Result<OneTimeKeys, StorageError> {
         Ok(self.store.typed(&keys::one_time_keys(user, device))?.unwrap_or_default())
-    }
-
-    /// Notes that the keys of another server's user have changed, who is in these rooms.
-    ///
-    /// # Errors
-    ///
-    /// [`UserError`]
-    pub async fn keys_of_other_changed(
-        &self,
-        user: &str,
-        rooms: Vec<RoomNum>,
-    ) -> Result<(), UserError> {
-        let name = user.to_owned();
-        let decide = move |store: &Store| {
-            let news = KeyNews { rooms, ..KeyNews::plan(store, &name)? };
-            let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| news.write(pos, ops));
-            Ok::<_, UserError>(Decision::Write(Box::new(change), ()))
-        };
-        self.change(user, decide).await
     }
 
     /// When a user's keys last changed for others.

@@ -17,7 +17,7 @@ use ruma::{
         path_builder::PathBuilder,
     },
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::transport::{Limits, Transport, TransportError};
@@ -119,6 +119,29 @@ impl FederationClient {
         let mut request = to_http(request)?;
         self.sign(to, &mut request)?;
         self.exchange::<R>(to, request, limits).await
+    }
+
+    /// Asks a server, in the name of this one, and reads the answer as something else than ruma
+    /// does.
+    ///
+    /// # Errors
+    ///
+    /// [`AskError`]
+    pub async fn ask_json<R, T>(
+        &self,
+        to: &ServerName,
+        request: R,
+        limits: Limits,
+    ) -> Result<T, AskError>
+    where
+        R: OutgoingRequest + Metadata<Authentication = ServerSignatures>,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+        T: DeserializeOwned,
+    {
+        let mut request = to_http(request)?;
+        self.sign(to, &mut request)?;
+        let answer = self.send(to, request, limits).await?;
+        Ok(serde_json::from_slice(answer.body()).map_err(DeserializationError::from)?)
     }
 
     /// Asks a server what everybody may ask.

@@ -3,20 +3,25 @@
 //! Specification: <https://spec.matrix.org/v1.19/server-server-api/#send-to-device-messaging>,
 //! <https://spec.matrix.org/v1.19/server-server-api/#device-management>
 
-use parlour_event::RoomNum;
-use ruma::{ServerName, UserId, api::federation::transactions::edu::DirectDeviceContent};
+use std::collections::BTreeMap;
+
+use parlour_actors::users::{DeviceChange, KEY_USAGES, Told, UserError};
+use ruma::{
+    ServerName,
+    api::federation::transactions::edu::{
+        DeviceListUpdateContent, DirectDeviceContent, SigningKeyUpdateContent,
+    },
+    serde::Raw,
+};
 
 use super::edus::{EduReceiver, Outcome};
 use crate::{
     client::{to_device::messages_for, txn},
-    view::{View, ViewError},
+    federation::outbound::remote_key,
 };
 
 /// The longest id of a message, in characters.
 const MAX_MESSAGE_ID: usize = 32;
-
-/// How many rooms are read at once.
-const PAGE: usize = 500;
 
 impl EduReceiver {
     /// Messages for devices: each id of a server once.
@@ -40,36 +45,74 @@ impl EduReceiver {
         Ok(if sent.is_ok() { "accepted" } else { "refused" })
     }
 
-    /// A user's keys have changed. They are not remembered here, so whichever they are: those who
-    /// share a room with the user ask for them.
-    pub(super) async fn keys_changed(&self, origin: &ServerName, user: &UserId) -> Outcome {
-        if user.server_name() != origin {
+    /// A user's device has changed.
+    pub(super) async fn device_changed(
+        &self,
+        origin: &ServerName,
+        content: DeviceListUpdateContent,
+    ) -> Outcome {
+        let DeviceListUpdateContent { user_id, device_id, keys, prev_id, .. } = content;
+        if user_id.server_name() != origin {
             return Ok("refused");
         }
-        let rooms = all_rooms_of(&self.parts.view, user)?;
-        if rooms.is_empty() {
-            return Ok("refused");
-        }
-        let told = self.parts.users.keys_of_other_changed(user.as_str(), rooms).await;
-        let told = told.inspect_err(|error| tracing::warn!(%error, "a change was not told"));
-        Ok(if told.is_ok() { "accepted" } else { "refused" })
+        let is_there = |keys: &Raw<_>| content.deleted != Some(true) && keys.json().get() != "null";
+        let keys = match keys.filter(is_there) {
+            Some(keys) => {
+                let name = content.device_display_name;
+                let keys = remote_key::device(&user_id, device_id.as_str(), keys.json(), name);
+                if keys.is_none() {
+                    // Junk is another thing than none.
+                    return Ok("refused");
+                }
+                keys
+            }
+            None => None,
+        };
+        let change = DeviceChange {
+            device: device_id.to_string(),
+            keys,
+            number: content.stream_id.into(),
+            follows: prev_id.into_iter().map(Into::into).collect(),
+        };
+        let told = self.parts.users.device_changed_elsewhere(user_id.as_str(), change).await;
+        Ok(self.outcome(origin, told))
     }
-}
 
-/// All rooms here that another server's user is in.
-fn all_rooms_of(view: &View, user: &UserId) -> Result<Vec<RoomNum>, ViewError> {
-    let mut rooms = Vec::new();
-    if view.store.state_key_num("m.room.member", user.as_str())?.is_none() {
-        return Ok(rooms);
+    /// A user's cross-signing keys have changed.
+    pub(super) async fn signing_keys_changed(
+        &self,
+        origin: &ServerName,
+        content: SigningKeyUpdateContent,
+    ) -> Outcome {
+        let SigningKeyUpdateContent { user_id, master_key, self_signing_key, .. } = content;
+        let [of_user, of_devices, _] = KEY_USAGES;
+        let mut changed = BTreeMap::new();
+        for (usage, key) in [(of_user, master_key), (of_devices, self_signing_key)] {
+            let Some(key) = key else { continue };
+            let Some(key) = remote_key::signing(&user_id, usage, key.json()) else {
+                return Ok("refused");
+            };
+            changed.insert(usage.to_owned(), key);
+        }
+        if user_id.server_name() != origin {
+            return Ok("refused");
+        }
+        let told = self.parts.users.signing_keys_changed_elsewhere(user_id.as_str(), changed).await;
+        Ok(self.outcome(origin, told))
     }
-    let mut after = (RoomNum(0), None);
-    loop {
-        let page = view.store.rooms_of_server(user.server_name().as_str(), after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(rooms) };
-        after = *last;
-        for (room, _) in page {
-            if view.is_joined(room, user.as_str())? {
-                rooms.push(room);
+
+    fn outcome(&self, origin: &ServerName, told: Result<Told, UserError>) -> &'static str {
+        match told {
+            Ok(Told::Applied | Told::Noted) => "accepted",
+            Ok(Told::Known) => "known",
+            Ok(Told::Stale) => {
+                self.parts.resync.ask(origin);
+                "out_of_order"
+            }
+            Ok(Told::Stranger) => "refused",
+            Err(error) => {
+                tracing::warn!(%error, "a change of keys was not taken in");
+                "failed"
             }
         }
     }

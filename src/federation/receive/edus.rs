@@ -5,6 +5,7 @@
 //! their server is not kept out. What does not fit is dropped and counted; nobody is told.
 
 use std::{
+    borrow::Cow,
     num::NonZero,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -20,11 +21,13 @@ use parlour_event::RoomNum;
 use ruma::{
     EventId, OwnedUserId, RoomId, ServerName, UserId,
     api::federation::transactions::edu::{
-        Edu, PresenceContent, PresenceUpdate, ReceiptContent, ReceiptData, TypingContent,
+        Edu, PresenceContent, PresenceUpdate, ReceiptContent, ReceiptData, SigningKeyUpdateContent,
+        TypingContent,
     },
     events::receipt::ReceiptThread,
     presence::PresenceState,
 };
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::ReceiveParts;
@@ -62,6 +65,23 @@ pub(super) struct EduReceiver {
     rooms: Mutex<LruCache<OwnedUserId, (Duration, Vec<RoomNum>)>>,
 }
 
+/// Reads one. What a proposal has named before the specification did is still sent under that name
+/// by some.
+fn read(edu: &RawValue) -> serde_json::Result<Edu> {
+    #[derive(Deserialize)]
+    struct Unstable<'a> {
+        #[serde(borrow)]
+        edu_type: Cow<'a, str>,
+        content: SigningKeyUpdateContent,
+    }
+    if let Ok(Unstable { edu_type, content }) = serde_json::from_str(edu.get())
+        && edu_type == "org.matrix.signing_key_update"
+    {
+        return Ok(Edu::SigningKeyUpdate(content));
+    }
+    serde_json::from_str(edu.get())
+}
+
 /// What became of one, in one word for the counter.
 pub(super) type Outcome = Result<&'static str, ViewError>;
 
@@ -74,20 +94,20 @@ impl EduReceiver {
     pub(super) async fn receive(&self, origin: &ServerName, edus: Vec<Box<RawValue>>) {
         let mut receipts = 0;
         for edu in edus {
-            let (kind, outcome) = match serde_json::from_str::<Edu>(edu.get()) {
+            let (kind, outcome) = match read(&edu) {
                 Ok(Edu::Typing(content)) => ("m.typing", self.typing(origin, &content)),
                 Ok(Edu::Receipt(content)) => {
                     ("m.receipt", self.receipts(origin, content, &mut receipts).await)
                 }
                 Ok(Edu::Presence(content)) => ("m.presence", self.presence(origin, content)),
                 Ok(Edu::DeviceListUpdate(content)) => {
-                    ("m.device_list_update", self.keys_changed(origin, &content.user_id).await)
+                    ("m.device_list_update", self.device_changed(origin, content).await)
                 }
                 Ok(Edu::DirectToDevice(content)) => {
                     ("m.direct_to_device", self.to_device(origin, content).await)
                 }
                 Ok(Edu::SigningKeyUpdate(content)) => {
-                    ("m.signing_key_update", self.keys_changed(origin, &content.user_id).await)
+                    ("m.signing_key_update", self.signing_keys_changed(origin, content).await)
                 }
                 Ok(_) => ("other", Ok("ignored")),
                 Err(_) => ("other", Ok("malformed")),

@@ -97,8 +97,10 @@ impl Inbox {
     /// Starts the thread that transactions are processed on.
     #[must_use]
     pub fn start(parts: ReceiveParts) -> Self {
+        let thread = Arbiter::new();
+        thread.spawn(parts.resync.clone().run());
         Self(Arc::new(Inner {
-            thread: Arbiter::new(),
+            thread,
             edus: EduReceiver::new(parts.clone()),
             pdus: Arc::new(PduReceiver::new(parts.clone())),
             parts,

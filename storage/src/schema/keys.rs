@@ -121,6 +121,10 @@ keyspaces! {
     E2EE = b'h';
     /// Whose keys have changed, of those who are in a room.
     KEY_FEED = b'g';
+    /// What is known of the keys of users of other servers.
+    KNOWN_KEYS = b'5';
+    /// Which rooms users of other servers are joined to.
+    REMOTE_MEMBER = b'6';
     /// Messages that wait for devices.
     INBOX = b'1';
     /// EDUs that wait for other servers and must not be lost.
