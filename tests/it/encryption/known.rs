@@ -138,106 +138,117 @@ fn await_change(by: &User, since: &mut String, user: &str) {
     *since = by.sync_until(since, is_told).next_batch();
 }
 
-// Checklist 5.7, 5.14, 5.15, 12.4
+/// The visitor's devices as it says them, and what of them counts.
+fn devices_with_junk(user: &str) -> (Value, Value) {
+    let one = device(user, "ONE", "k");
+    let first = json!({ "ONE": named(one.clone(), "phone") });
+    (json!({ "ONE": first["ONE"], "JUNK": one }), first)
+}
+
+// Checklist 5.9
 #[test]
-fn keys_elsewhere_are_asked_for_once_and_then_followed() {
+fn keys_elsewhere_are_asked_for_once() {
     let mut near = Server::start_federated(&[]);
     let (far, said) = far();
-    let [alice, eve] = ["alice", "eve"].map(|name| near.user(name));
-    let visitor = Visitor::new(&near, &alice, &far.origin, "11");
-    let (user, room, origin) = (visitor.user.clone(), visitor.room.clone(), visitor.origin.clone());
+    let alice = near.user("alice");
+    let user = Visitor::new(&near, &alice, &far.origin, "11").user.clone();
     let user = user.as_str();
-    let [one, two, three] = ["ONE", "TWO", "THREE"].map(|id| device(user, id, "k"));
+    let (all, first) = devices_with_junk(user);
     let master = signing(user, "master", "m1");
-    *said.lock().unwrap() = Said {
-        stream_id: 7,
-        devices: json!({ "ONE": named(one.clone(), "phone"), "JUNK": one.clone() })
-            .as_object()
-            .unwrap()
-            .clone(),
-        master: Some(master.clone()),
-        ..Said::default()
-    };
-    // Junk is left out.
-    let first = json!({ "ONE": named(one.clone(), "phone") });
+    said.lock().unwrap().devices = all.as_object().unwrap().clone();
+    said.lock().unwrap().master = Some(master.clone());
     for _ in 0..3 {
         let answer = query(&alice, user);
         assert_eq!(answer["device_keys"], json!({ user: first }));
         assert_eq!(answer["master_keys"], json!({ user: master }));
     }
-    assert_eq!(asked(&far), (0, 1));
     let only = json!({ "device_keys": { user: ["TWO"] } });
     assert_eq!(alice.http.post(QUERY, &only).ok()["device_keys"], json!({ user: {} }));
+    assert_eq!(asked(&far), (0, 1));
     near.restart();
-    let [alice, eve] = [&alice, &eve].map(|user| near.again(user));
+    let alice = near.again(&alice);
     assert_eq!(devices(&alice, user), first);
     assert_eq!(asked(&far), (0, 1));
+}
 
-    // The number of what is known is not known yet, so the first change has it asked for.
-    let visitor = Visitor {
-        near: &near,
-        host: &alice,
-        room,
-        version: visitor_version(),
-        origin,
-        user: user.to_owned(),
-    };
+// Checklist 5.7, 5.14
+#[test]
+fn one_change_of_keys_elsewhere_follows_the_other() {
+    let near = Server::start_federated(&[]);
+    let (far, said) = far();
+    let [alice, eve] = ["alice", "eve"].map(|name| near.user(name));
+    let visitor = Visitor::new(&near, &alice, &far.origin, "11");
+    let user = visitor.user.as_str();
+    let (all, first) = devices_with_junk(user);
+    said.lock().unwrap().devices = all.as_object().unwrap().clone();
+    assert_eq!(devices(&alice, user), first);
+    let [two, three] = ["TWO", "THREE"].map(|id| device(user, id, "k"));
     let mut since = alice.sync(Ask::initial()).ok().next_batch();
     let mut eves = eve.sync(Ask::initial()).ok().next_batch();
-    {
-        let mut said = said.lock().unwrap();
-        said.stream_id = 8;
-        said.devices.insert("TWO".to_owned(), two.clone());
-    }
+    // The number of what is known is not known yet, so the first change has it asked for.
+    said.lock().unwrap().stream_id = 8;
+    said.lock().unwrap().devices.insert("TWO".to_owned(), two.clone());
     visitor.transact(&[], &[update(user, 8, &[7], "TWO", Some(&two))]).ok();
     await_change(&alice, &mut since, user);
     assert_eq!(asked(&far), (1, 1));
-    let second = json!({ "ONE": named(one.clone(), "phone"), "TWO": two });
-    assert_eq!(devices(&alice, user), second);
-
-    // From then on one follows the other.
+    assert_eq!(devices(&alice, user), json!({ "ONE": first["ONE"], "TWO": two }));
+    // From then on nobody is asked.
     let mut edu = update(user, 9, &[8], "THREE", Some(&three));
     edu["content"]["device_display_name"] = json!("tablet");
     let gone = update(user, 10, &[9], "ONE", None);
     visitor.transact(&[], &[edu.clone(), gone, edu]).ok();
     await_change(&alice, &mut since, user);
-    let third = json!({ "THREE": named(three, "tablet"), "TWO": two });
-    assert_eq!(devices(&alice, user), third);
+    assert_eq!(devices(&alice, user), json!({ "THREE": named(three, "tablet"), "TWO": two }));
     // A device that loses its keys.
     let mut keyless = update(user, 11, &[10], "THREE", None);
     keyless["content"].as_object_mut().unwrap().remove("deleted");
     visitor.transact(&[], &[keyless]).ok();
     await_change(&alice, &mut since, user);
     assert_eq!(devices(&alice, user), json!({ "TWO": two }));
+    assert_eq!(asked(&far), (1, 1));
+    assert_eq!(changed(&eve, &mut eves), Value::Null);
+}
 
-    // Cross-signing keys, under both names.
-    let self_signing = signing(user, "self_signing", "s1");
-    for (kind, new) in [("m.signing_key_update", "m2"), ("org.matrix.signing_key_update", "m3")] {
+// Checklist 5.15, 12.4
+#[test]
+fn signing_keys_elsewhere_change_and_junk_changes_nothing() {
+    let near = Server::start_federated(&[]);
+    let (far, said) = far();
+    let alice = near.user("alice");
+    let visitor = Visitor::new(&near, &alice, &far.origin, "11");
+    let user = visitor.user.as_str();
+    let (all, first) = devices_with_junk(user);
+    said.lock().unwrap().devices = all.as_object().unwrap().clone();
+    assert_eq!(devices(&alice, user), first);
+    let mut since = alice.sync(Ask::initial()).ok().next_batch();
+    let own = signing(user, "self_signing", "s1");
+    for (kind, new) in [("m.signing_key_update", "m1"), ("org.matrix.signing_key_update", "m2")] {
         let master = signing(user, "master", new);
         let edu = json!({ "edu_type": kind, "content": { "user_id": user, "master_key": master,
-            "self_signing_key": self_signing } });
+            "self_signing_key": own } });
         visitor.transact(&[], &[edu.clone(), edu]).ok();
         await_change(&alice, &mut since, user);
         let answer = query(&alice, user);
         assert_eq!(answer["master_keys"], json!({ user: master }));
-        assert_eq!(answer["self_signing_keys"], json!({ user: self_signing }));
+        assert_eq!(answer["self_signing_keys"], json!({ user: own }));
     }
-
-    // What makes no sense, and what is of somebody else, changes nothing.
-    let mut other = update(user, 12, &[11], "TWO", Some(&device(user, "FOUR", "k")));
+    let mut other = update(user, 12, &[11], "ONE", Some(&device(user, "FOUR", "k")));
     let bad_key = json!({ "edu_type": "m.signing_key_update", "content": { "user_id": user,
         "master_key": signing(&alice.id, "master", "x") } });
-    let of_other = update(&alice.id, 12, &[11], "TWO", None);
-    visitor.transact(&[], &[other.clone(), bad_key, of_other]).ok();
+    let of_other = update(&alice.id, 12, &[11], "ONE", None);
+    let of_stranger = update(&format!("@stranger:{}", far.name()), 12, &[11], "ONE", None);
+    visitor.transact(&[], &[other.clone(), bad_key, of_other, of_stranger]).ok();
     other["content"]["stream_id"] = json!("x");
     visitor.transact(&[], &[other]).ok();
     assert_eq!(changed(&alice, &mut since), Value::Null);
-    assert_eq!(devices(&alice, user), json!({ "TWO": two }));
-    assert_eq!(changed(&eve, &mut eves), Value::Null);
+    assert_eq!(devices(&alice, user), first);
+    assert_eq!(asked(&far), (0, 1));
     let metrics = near.http.text("/metrics");
-    let counted = r#"parlour_federation_received_edus_total{kind="m.device_list_update",outcome="refused"} 2"#;
-    assert!(metrics.contains(counted), "{metrics}");
-    assert_eq!(asked(&far), (1, 1));
+    for (kind, count) in [("m.device_list_update", 3), ("m.signing_key_update", 1)] {
+        let name = "parlour_federation_received_edus_total";
+        let counted = format!(r#"{name}{{kind="{kind}",outcome="refused"}} {count}"#);
+        assert!(metrics.contains(&counted), "{metrics}");
+    }
 }
 
 fn visitor_version() -> &'static parlour_event::RoomVersion {
