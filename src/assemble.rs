@@ -86,40 +86,52 @@ use crate::{
 /// A part does not start.
 pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     let engine = start_engine(&boot).await?;
-    let view = View::of(&engine, boot.env.clock.clone());
+    match put_together(&boot, &engine).await {
+        Ok(service) => Ok(service),
+        Err(error) => {
+            // The data are free for the next try at once.
+            engine.stop().await;
+            Err(error)
+        }
+    }
+}
+
+async fn put_together(boot: &Boot, engine: &Engine) -> Result<Service, StartError> {
+    let view = View::of(engine, boot.env.clock.clone());
     let counts = UnreadCounts::new(engine.users.clone());
-    let network = Network::start(&boot, &engine)?;
-    let profiles = Arc::new(profiles(&boot, &engine, &view, &network));
-    let aliases = Arc::new(aliases(&boot, &engine, &view, &network));
-    let published = finding::published_rooms(&engine, &view);
+    let network = Network::start(boot, engine)?;
+    let profiles = Arc::new(profiles(boot, engine, &view, &network));
+    let aliases = Arc::new(aliases(boot, engine, &view, &network));
+    let published = finding::published_rooms(engine, &view);
     let guard = RoomGuard::new(view.clone());
-    let members = membership::members(&boot, &engine, &view, &network);
-    let inbox = receiving::inbox(&boot, &engine, &view, &guard, &network, &members)?;
-    let accounts = accounts(&boot, &engine)?;
-    let notices = operators::notices(&boot, &engine).await?;
+    let members = membership::members(boot, engine, &view, &network);
+    let inbox = receiving::inbox(boot, engine, &view, &guard, &network, &members)?;
+    let accounts = accounts(boot, engine)?;
+    let notices = operators::notices(boot, engine).await?;
     let looks = Looks { rooms: Some(engine.rooms.clone()), queues: Some(network.queues.clone()) };
-    let routes = discovery_routes(&boot)
-        .and(account_routes(&boot, &engine, &accounts))
-        .and(operators::admin_routes(&boot, &engine, &view, accounts, notices))
+    let routes = discovery_routes(boot)
+        .and(account_routes(boot, engine, &accounts))
+        .and(operators::admin_routes(boot, engine, &view, accounts, notices))
         .and(profile::routes(profiles.clone()))
         .and(aliases::routes(aliases.clone()))
-        .and(people_routes(&boot, &engine, &view))
-        .and(reading_routes(&engine, &view, inbox.as_ref().map(Inbox::history)))
-        .and(membership::routes(&boot, &engine, &network, &members, &guard))
-        .and(writing_routes(&boot, &engine, members, aliases.clone()))
-        .and(finding::routes(&boot, &engine, &view, &network, published.clone(), aliases.clone()))
-        .and(notice_routes(&engine, &view, &counts))
-        .and(encryption::routes(&boot, &engine, &view, &network)?)
-        .and(search_routes(&boot, &engine, &view)?)
-        .and(operators::moderation_routes(&boot, &engine, &view))
-        .and(network.routes(&boot, &engine, profiles, aliases))
-        .and(serving::routes(&boot, &engine, &view, &guard, published))
+        .and(people_routes(boot, engine, &view))
+        .and(reading_routes(engine, &view, inbox.as_ref().map(Inbox::history)))
+        .and(membership::routes(boot, engine, &network, &members, &guard))
+        .and(writing_routes(boot, engine, members, aliases.clone()))
+        .and(finding::routes(boot, engine, &view, &network, published.clone(), aliases.clone()))
+        .and(notice_routes(engine, &view, &counts))
+        .and(encryption::routes(boot, engine, &view, &network)?)
+        .and(search_routes(boot, engine, &view)?)
+        .and(operators::moderation_routes(boot, engine, &view))
+        .and(network.routes(boot, engine, profiles, aliases))
+        .and(serving::routes(boot, engine, &view, &guard, published))
         .and(receiving::routes(&inbox))
-        .and(sync::routes(Arc::new(SyncContext::new(&boot, &engine, view, counts))))
+        .and(sync::routes(Arc::new(SyncContext::new(boot, engine, view, counts))))
         .and(metrics_routes(boot.metrics.clone(), looks))
-        .and(network.admin_routes(&engine));
+        .and(network.admin_routes(engine));
     let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes)
-        .servers(Arc::new(network.auth(&boot)));
+        .servers(Arc::new(network.auth(boot)));
+    let engine = engine.clone();
     Ok(service.on_stop(move || async move {
         inbox.iter().for_each(Inbox::stop);
         network.stop().await;

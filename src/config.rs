@@ -39,7 +39,7 @@ pub struct ConfigError(pub(crate) String);
 pub struct Config {
     /// Ourselves.
     pub server: ServerConfig,
-    /// At least one.
+    /// At least one, but for servers that are asked without sockets.
     pub listeners: Vec<ListenerConfig>,
     /// Who may make an account.
     pub registration: RegistrationConfig,
@@ -307,7 +307,7 @@ impl std::fmt::Debug for TurnCredentials {
 /// Other servers.
 #[derive(Debug, Clone)]
 pub struct FederationConfig {
-    /// Whether there are other servers at all.
+    /// Whether there are other servers at all; see [`FederationConfig::enable`].
     pub enabled: bool,
     /// What `/.well-known/matrix/server` says.
     pub delegate_to: Option<OwnedServerName>,
@@ -325,6 +325,14 @@ pub struct FederationConfig {
     pub send_presence: bool,
     /// The longest pause between two attempts to reach a server.
     pub longest_retry: Duration,
+}
+
+impl FederationConfig {
+    /// Has the server speak to others.
+    pub fn enable(&mut self) {
+        self.enabled = true;
+        self.servers.nobody = false;
+    }
 }
 
 /// How much memory caches may take, in bytes.

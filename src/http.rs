@@ -16,6 +16,7 @@
 mod auth;
 mod body;
 mod convert;
+mod direct;
 mod dispatch;
 mod own;
 mod peer;
@@ -34,6 +35,7 @@ pub use self::{
         Admits, Authenticator, Authenticators, BoxFuture, Caller, NoServers, NoSessions, Scheme,
         ServerAuthenticator, Standing,
     },
+    direct::{Direct, DirectError},
     dispatch::HttpShared,
     own::{Answering, AnyCaller, Json},
     peer::Peer,

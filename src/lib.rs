@@ -1,13 +1,14 @@
 //! Parlour: a Matrix homeserver whose rooms are actors.
 //!
-//! This package is the outermost: configuration, HTTP and the binary. A program that embeds the
-//! server loads a [`config::Config`] and calls [`server::launch`] with [`assemble::assemble`].
+//! This package is the outermost: configuration, HTTP and the binary. Programs that have
+//! homeservers inside them begin at [`embed`].
 
 pub mod admin;
 pub mod assemble;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod embed;
 pub mod error;
 pub mod federation;
 pub mod http;

@@ -2,31 +2,30 @@
 //! run many.
 
 mod certificate;
+mod doors;
+mod launch;
 mod listen;
 
 use std::{
-    collections::BTreeSet,
-    fmt,
-    future::Future,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
-    time::Duration,
+    collections::BTreeSet, fmt, future::Future, net::SocketAddr, path::PathBuf, sync::Arc,
+    thread::JoinHandle, time::Duration,
 };
 
 use parlour_actors::env::Env;
 use tokio::sync::{oneshot, watch};
 
-use self::{certificate::Certificate, listen::Bound};
+use self::certificate::Certificate;
+pub use self::{
+    doors::{Door, DoorError, Doors},
+    launch::{Launch, launch},
+};
 use crate::{
     config::Config,
     federation::outbound::transport::Transport,
     http::{
-        Api, Authenticator, Authenticators, BoxFuture, HttpShared, NoServers, RouteError, Routes,
+        Api, Authenticator, Authenticators, BoxFuture, NoServers, RouteError, Routes,
         ServerAuthenticator,
     },
-    limits::RateLimits,
     metrics::Metrics,
 };
 
@@ -168,111 +167,11 @@ pub struct Running {
     addresses: Vec<Address>,
     certificates: Vec<Arc<Certificate>>,
     metrics: Metrics,
+    doors: Option<Doors>,
     stop: watch::Sender<bool>,
     ended: Option<oneshot::Receiver<()>>,
+    /// None if it runs on the thread that started it.
     thread: Option<JoinHandle<()>>,
-}
-
-/// Starts a server on threads of its own and waits until it listens. `assemble` runs inside its
-/// actix system: actors that it starts live as long as the server.
-///
-/// # Errors
-/// It does not start, and nothing of it is left.
-pub fn launch<F, Fut>(config: Config, env: Env, assemble: F) -> Result<Running, StartError>
-where
-    F: FnOnce(Boot) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Service, StartError>> + 'static,
-{
-    let bound = listen::bind(&config.listeners)?;
-    let addresses = bound.iter().map(|bound| bound.address.clone()).collect();
-    let certificates = bound.iter().filter_map(|bound| bound.tls.clone()).collect();
-    let metrics = Metrics::new()?;
-    let (stop, stopping) = watch::channel(false);
-    let (ready, is_ready) = mpsc::channel();
-    let (end, ended) = oneshot::channel();
-    let shutdown = Shutdown(stopping);
-    let boot =
-        Boot { config: Arc::new(config), env, metrics: metrics.clone(), shutdown, transport: None };
-    let run = move || {
-        let system = actix::System::new();
-        system.block_on(run(boot, bound, assemble, ready));
-        // Ends the arbiters that the service started, too.
-        actix::System::current().stop();
-        if let Err(error) = system.run() {
-            tracing::warn!(%error, "the actor system did not end cleanly");
-        }
-        let _ = end.send(());
-    };
-    let thread = std::thread::Builder::new().name("parlour".to_owned()).spawn(run);
-    let thread = thread.map_err(StartError::Thread)?;
-    match is_ready.recv() {
-        Ok(Ok(())) => {
-            let (ended, thread) = (Some(ended), Some(thread));
-            Ok(Running { addresses, certificates, metrics, stop, ended, thread })
-        }
-        Ok(Err(error)) => {
-            let _ = thread.join();
-            Err(error)
-        }
-        Err(mpsc::RecvError) => {
-            let _ = thread.join();
-            Err(StartError::Ended)
-        }
-    }
-}
-
-async fn run<F, Fut>(
-    boot: Boot,
-    bound: Vec<Bound>,
-    assemble: F,
-    ready: mpsc::Sender<Result<(), StartError>>,
-) where
-    F: FnOnce(Boot) -> Fut,
-    Fut: Future<Output = Result<Service, StartError>>,
-{
-    let shutdown = boot.shutdown.clone();
-    let started = async {
-        let service = assemble(boot.clone()).await?;
-        let shared = Arc::new(shared(&boot, service.authenticators));
-        let servers = listen::serve(bound, &service.routes, &shared, boot.config.threads.http)?;
-        Ok((servers, service.on_stop))
-    };
-    let (servers, on_stop) = match started.await {
-        Ok(started) => started,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            return;
-        }
-    };
-    let handles: Vec<_> = servers.iter().map(actix_web::dev::Server::handle).collect();
-    let served = futures_util::future::join_all(servers.into_iter().map(actix_web::rt::spawn));
-    let _ = ready.send(Ok(()));
-    shutdown.requested().await;
-    tracing::info!("stopping: finishing what is in flight");
-    futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
-    for result in served.await {
-        if let Ok(Err(error)) = result {
-            tracing::error!(%error, "a listener failed");
-        }
-    }
-    if let Some(on_stop) = on_stop {
-        on_stop().await;
-    }
-}
-
-fn shared(boot: &Boot, authenticators: Authenticators) -> HttpShared {
-    let config = &boot.config;
-    HttpShared {
-        authenticators: Arc::new(authenticators),
-        limits: Arc::new(RateLimits::new(config.rate_limits, Arc::clone(&boot.env.clock))),
-        metrics: boot.metrics.clone(),
-        clock: Arc::clone(&boot.env.clock),
-        trusted_proxies: config.server.trusted_proxies.clone(),
-        max_client_body: config.max_client_body,
-        max_federation_body: config.max_federation_body,
-        log_requests: config.log.requests,
-        last_request: 0.into(),
-    }
 }
 
 impl Running {
@@ -280,6 +179,12 @@ impl Running {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
+    }
+
+    /// The ways in without a socket, if it was launched with them.
+    #[must_use]
+    pub fn doors(&self) -> Option<&Doors> {
+        self.doors.as_ref()
     }
 
     /// Its metrics.
@@ -304,9 +209,16 @@ impl Running {
         self.stop.send_replace(true);
     }
 
-    /// Stops: requests in flight have ten seconds to finish, then everything is brought to disk.
+    /// Stops: requests in flight have five seconds to finish, then everything is brought to disk.
+    /// Afterwards no thread of the server is left.
     pub fn stop(mut self) {
         self.stop_and_join();
+    }
+
+    /// The same for who must not wait on this thread: other tasks run there, or the server does.
+    pub async fn stopped(mut self) {
+        self.begin_stop();
+        self.ended().await;
     }
 
     /// Waits until the server has ended, however that came.
@@ -318,6 +230,7 @@ impl Running {
 
     fn stop_and_join(&mut self) {
         self.begin_stop();
+        // One that runs on the thread that started it stops when that comes to it.
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

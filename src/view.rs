@@ -112,7 +112,7 @@ impl View {
     #[must_use]
     pub fn of(engine: &Engine, clock: Arc<dyn Clock>) -> Self {
         let (store, nodes) = (engine.store.clone(), engine.nodes.clone());
-        Self { store, nodes, clock, pool: Pool::new() }
+        Self { store, nodes, clock, pool: Pool::new(engine.threads.clone()) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The whole engine: every actor, started in the right order.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use actix::Actor;
 use parlour_event::{RoomVersion, StreamPos};
@@ -29,6 +29,7 @@ use crate::{
     room_orders::{OrderParts, RoomOrders},
     server_keys::{ServerKeys, ServerKeysError},
     stored_tokens::StoredTokens,
+    threads::Threads,
     typing::Typing,
     users::Users,
     workers::Workers,
@@ -52,7 +53,7 @@ pub struct EngineOptions {
     pub presence: Option<PresenceOptions>,
     /// The version of rooms that the server makes by itself.
     pub room_version: &'static RoomVersion,
-    /// Time and randomness.
+    /// Time, randomness and threads.
     pub env: Env,
     /// Where measurements go.
     pub metrics: Arc<dyn Metrics>,
@@ -85,7 +86,7 @@ pub enum StartError {
     Keys(#[from] ServerKeysError),
     /// The system gives no threads.
     #[error("cannot start threads: {0}; check the limits of this user")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
+    Threads(#[from] io::Error),
 }
 
 /// Handles to everything that runs. Each part of the server takes the handles that it needs, not
@@ -124,6 +125,8 @@ pub struct Engine {
     pub persister: Persister,
     /// The keys with which the server signs.
     pub keys: Arc<ServerKeys>,
+    /// What all of it runs on.
+    pub threads: Threads,
 }
 
 impl Engine {
@@ -134,7 +137,7 @@ impl Engine {
     /// [`StartError`]
     pub async fn start(options: EngineOptions) -> Result<Self, StartError> {
         let dir = options.storage.as_ref().map(|storage| storage.dir.clone());
-        let (store, writer) = open(options.storage)?;
+        let (store, writer) = open(options.storage.clone())?;
         // Before anything is written: a directory that has a log has its keys.
         let has_events = !store.scan_prefix(&[keys::EVENT], Direction::Forward, 1)?.is_empty();
         let keys = Arc::new(ServerKeys::load(dir.as_deref(), has_events, &options.env)?);
@@ -147,34 +150,64 @@ impl Engine {
             options.metrics.clone(),
             options.env.clone(),
             PERSISTER_QUEUE,
-        );
+        )?;
+        let base = Base { store, keys, changes, notifier, persister: persister.clone() };
+        let started = base.start_rest(options, dir).await;
+        if started.is_err() {
+            // The data are free for the next try at once.
+            persister.stop().await;
+        }
+        started
+    }
+
+    /// Makes everything durable that was accepted, and stops all threads.
+    pub async fn stop(&self) {
+        self.users.last_seen_at_stop().await;
+        self.rooms.stop();
+        self.users.stop();
+        self.persister.stop().await;
+    }
+}
+
+/// What everything else is built on.
+struct Base {
+    store: Store,
+    keys: Arc<ServerKeys>,
+    changes: Arc<Changes>,
+    notifier: actix::Addr<Notifier>,
+    persister: Persister,
+}
+
+impl Base {
+    async fn start_rest(
+        self,
+        options: EngineOptions,
+        dir: Option<PathBuf>,
+    ) -> Result<Engine, StartError> {
+        let Self { store, keys, changes, notifier, persister } = self;
         check_server_name(&store, &persister, &options.server_name, dir).await?;
         let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
         let closed_to_guests = Arc::new(Notify::new());
         let interner = Arc::new(Interner::new(store.clone())?);
+        let env = options.env;
         let deps = RoomDeps {
             store: store.clone(),
             nodes: nodes.clone(),
             interner: interner.clone(),
             server_name: options.server_name.clone(),
             key: keys.signing().clone(),
-            env: options.env.clone(),
+            env: env.clone(),
             metrics: options.metrics,
             closed_to_guests: closed_to_guests.clone(),
         };
-        let resolvers = Workers::start("resolver", options.rooms.resolvers)?;
-        let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms);
-        let users = Users::start(store.clone(), options.env.clone(), &persister);
+        let resolvers = Workers::start(&env.threads, "resolver", options.rooms.resolvers)?;
+        let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms)?;
+        let users = Users::start(store.clone(), env.clone(), &persister)?;
         users.spread_profiles(rooms.clone());
-        let delayed = Delayed::start(
-            store.clone(),
-            nodes.clone(),
-            options.env.clone(),
-            users.clone(),
-            rooms.clone(),
-        );
+        let delayed =
+            Delayed::start(store.clone(), nodes.clone(), env.clone(), users.clone(), rooms.clone());
         let presence = options.presence.map_or_else(Presence::default, |presence| {
-            Presence::start(presence, users.clone(), notifier.clone(), options.env.clone())
+            Presence::start(presence, users.clone(), notifier.clone(), env.clone())
         });
         users.lead_out(rooms.clone(), presence.clone());
         users.watch_guests(rooms.clone(), nodes.clone(), &closed_to_guests);
@@ -191,34 +224,27 @@ impl Engine {
             persister: persister.clone(),
             interner,
             server_name: options.server_name,
-            env: options.env.clone(),
+            env: env.clone(),
         };
-        Ok(Self {
+        Ok(Engine {
             presence,
             rooms,
             delayed,
             out_of_band,
             directory,
             room_orders: RoomOrders::start(parts, options.room_version),
-            stored_tokens: StoredTokens::new(store.clone(), users.clone(), options.env.clone()),
-            reports: Reports::new(store.clone(), users.clone(), options.env.clone())?,
+            stored_tokens: StoredTokens::new(store.clone(), users.clone(), env.clone()),
+            reports: Reports::new(store.clone(), users.clone(), env.clone())?,
             users,
-            typing: Typing::start(notifier.clone(), options.env),
+            typing: Typing::start(notifier.clone(), env.clone()),
             store,
             nodes,
             notifier,
             changes,
             persister,
             keys,
+            threads: env.threads,
         })
-    }
-
-    /// Makes everything durable that was accepted, and stops all threads.
-    pub async fn stop(&self) {
-        self.users.last_seen_at_stop().await;
-        self.rooms.stop();
-        self.users.stop();
-        self.persister.stop().await;
     }
 }
 

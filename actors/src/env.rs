@@ -1,10 +1,12 @@
-//! Time and randomness, injected: nothing else in Parlour asks the system for either.
+//! Time, randomness and threads, injected: nothing else in Parlour asks the system for them.
 
 use std::{
     fmt,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+
+use crate::threads::Threads;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -21,20 +23,28 @@ pub trait Entropy: Send + Sync + fmt::Debug {
     fn fill(&self, buffer: &mut [u8]);
 }
 
-/// What is injected into everything that needs time or randomness.
+/// What is injected into everything that needs time, randomness or threads.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// What the parts of the server run on.
+    pub threads: Threads,
 }
 
 impl Env {
     /// The system's clock and randomness.
     #[must_use]
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy) }
+        Self::new(Arc::new(SystemClock::new()), Arc::new(SystemEntropy))
+    }
+
+    /// This clock and this randomness, and as many threads as are asked for.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { clock, entropy, threads: Threads::many() }
     }
 
     /// A random string of `len` letters and digits (each worth almost 6 bits).

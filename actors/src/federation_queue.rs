@@ -33,7 +33,6 @@ use std::{
     time::Duration,
 };
 
-use actix::{Arbiter, ArbiterHandle};
 use parlour_event::StreamPos;
 use parlour_storage::{
     StorageError, Store,
@@ -45,8 +44,14 @@ use tokio::sync::{Notify, Semaphore};
 pub use self::courier::{Courier, Delivered, Failure, Transaction};
 use self::table::Table;
 use crate::{
-    changes::Changes, engine::Engine, env::Env, metrics::Metrics, persister::Persister,
-    presence::Presence, typing::Typing,
+    changes::Changes,
+    engine::{Engine, StartError},
+    env::Env,
+    metrics::Metrics,
+    persister::Persister,
+    presence::Presence,
+    threads::Thread,
+    typing::Typing,
 };
 
 /// How many transactions are under way to servers that answered last time, and to others: those
@@ -101,7 +106,7 @@ struct Queues {
     wake: Notify,
     healthy: Semaphore,
     failing: Semaphore,
-    thread: ArbiterHandle,
+    thread: Thread,
 }
 
 impl fmt::Debug for FederationQueues {
@@ -116,9 +121,9 @@ impl FederationQueues {
     ///
     /// # Errors
     ///
-    /// If storage cannot be read.
-    pub fn start(engine: &Engine, options: QueueOptions) -> Result<Self, StorageError> {
-        let thread = Arbiter::new().handle();
+    /// If storage cannot be read, or the system gives no thread.
+    pub fn start(engine: &Engine, options: QueueOptions) -> Result<Self, StartError> {
+        let thread = options.env.threads.start()?;
         let queues = Queues {
             store: engine.store.clone(),
             persister: engine.persister.clone(),

@@ -19,6 +19,7 @@
 //! | [`server_keys`] | process | the keys that this server signs with |
 //! | [`presence`] | process | who is online |
 //! | [`federation_queue`] | process | what goes to other servers; one task for each that is sent to |
+//! | [`threads`] | process | what all of them run on |
 //! | [`engine`] | process | starts and stops all of them |
 //!
 //! Messages go down (a request asks a room, a room asks the persister); news go up (the persister
@@ -48,6 +49,7 @@ mod room;
 pub mod room_orders;
 pub mod server_keys;
 pub mod stored_tokens;
+pub mod threads;
 pub mod typing;
 pub mod users;
 pub mod words;

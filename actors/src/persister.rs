@@ -5,14 +5,14 @@
 //! of its own, since waiting for the disk is its job.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use parlour_event::StreamPos;
 use parlour_storage::{Record, StorageError, Writer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -23,6 +23,7 @@ use crate::{
     env::Env,
     metrics::Metrics,
     notifier::{Announce, Notifier},
+    threads::Thread,
 };
 
 /// The most changes that one flush makes durable; bounds the latency of the first of them.
@@ -52,6 +53,7 @@ pub type Done = Box<dyn FnOnce(Result<StreamPos, PersistError>) + Send>;
 #[derive(Clone)]
 pub struct Persister {
     addr: Addr<PersisterActor>,
+    thread: Thread,
     permits: Arc<Semaphore>,
 }
 
@@ -63,7 +65,10 @@ impl fmt::Debug for Persister {
 
 impl Persister {
     /// Starts the persister on a thread of its own. At most `capacity` changes wait in it.
-    #[must_use]
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
     pub fn start(
         writer: Writer,
         notifier: Addr<Notifier>,
@@ -71,11 +76,11 @@ impl Persister {
         metrics: Arc<dyn Metrics>,
         env: Env,
         capacity: usize,
-    ) -> Self {
-        let writer = Some(writer);
+    ) -> io::Result<Self> {
+        let (writer, thread) = (Some(writer), env.threads.start()?);
         let actor = PersisterActor { writer, notifier, changes, metrics, env, waiting: Vec::new() };
-        let addr = PersisterActor::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
-        Self { addr, permits: Arc::new(Semaphore::new(capacity)) }
+        let addr = thread.start(|| actor);
+        Ok(Self { addr, thread, permits: Arc::new(Semaphore::new(capacity)) })
     }
 
     /// Takes a place in the queue. Whoever holds one may call [`Persister::submit`].
@@ -125,6 +130,7 @@ impl Persister {
     pub async fn stop(&self) {
         // A closed mailbox means that it has stopped already.
         let _stopped = self.addr.send(Stop).await;
+        self.thread.stop();
     }
 }
 
@@ -141,10 +147,6 @@ struct PersisterActor {
 
 impl Actor for PersisterActor {
     type Context = Context<Self>;
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        Arbiter::current().stop();
-    }
 }
 
 /// A room's change. Each builds on the ones before: when one fails, `broken` is set, and later ones

@@ -10,6 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    io,
     sync::{
         Arc, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use actix::{Actor, Addr, Arbiter, ArbiterHandle};
+use actix::Addr;
 use bytes::Bytes;
 use parlour_event::{Pdu, RoomVersion, content::Membership, json::Object, pdu::PduBuilder};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
@@ -32,6 +33,7 @@ use crate::{
             Admission, Birth, Input, LocalEvent, Output, Perform, ProfileUpdate, RoomError, Sent,
         },
     },
+    threads::Thread,
     workers::Workers,
 };
 
@@ -109,7 +111,7 @@ struct Registry {
     server_queue: Arc<Semaphore>,
     resolvers: Workers,
     loading: Arc<Semaphore>,
-    threads: Vec<Arbiter>,
+    threads: Vec<Thread>,
     /// The time in the newest create event.
     last_birth: AtomicU64,
 }
@@ -128,13 +130,20 @@ impl fmt::Debug for Rooms {
 
 impl Rooms {
     /// Starts the threads that rooms run on.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives none.
     pub(crate) fn start(
         deps: RoomDeps,
         persister: Persister,
         resolvers: Workers,
         limits: RoomLimits,
-    ) -> Self {
-        Self(Arc::new(Registry {
+    ) -> io::Result<Self> {
+        let threads = (0..limits.threads.max(1)).map(|_| deps.env.threads.start());
+        let threads = threads.collect::<io::Result<_>>()?;
+        Ok(Self(Arc::new(Registry {
+            threads,
             rooms: RwLock::default(),
             retired: RwLock::default(),
             deps,
@@ -142,10 +151,9 @@ impl Rooms {
             server_queue: Arc::new(Semaphore::new(limits.queue)),
             resolvers,
             loading: Arc::new(Semaphore::new(limits.loading)),
-            threads: (0..limits.threads.max(1)).map(|_| Arbiter::new()).collect(),
             limits,
             last_birth: AtomicU64::new(0),
-        }))
+        })))
     }
 
     /// How many rooms are awake.
@@ -383,15 +391,15 @@ impl Registry {
     }
 
     fn start_actor(&self, room: &RoomId, actor: impl FnOnce() -> Room + Send + 'static) -> Entry {
-        let addr = Room::start_in_arbiter(&self.thread_of(room), move |_| actor());
+        let addr = self.thread_of(room).start(actor);
         Entry { addr, queue: Arc::new(Semaphore::new(self.limits.queue_per_room)) }
     }
 
-    fn thread_of(&self, room: &RoomId) -> ArbiterHandle {
+    fn thread_of(&self, room: &RoomId) -> &Thread {
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(room);
         let threads = self.threads.len() as u64;
         let index = usize::try_from(hash % threads).expect("less than the number of threads");
-        self.threads[index].handle()
+        &self.threads[index]
     }
 
     fn forget(&self, room: &RoomId, addr: &Addr<Room>) {

@@ -256,9 +256,10 @@ impl Room {
         self.mind = Mind::Away;
         self.failed = false;
         let (deps, num, loading) = (self.host.deps.clone(), self.num, self.host.loading.clone());
+        let threads = deps.env.threads.clone();
         let work = async move {
             let place = loading.acquire_owned().await;
-            let task = tokio::task::spawn_blocking(move || {
+            let task = threads.block(move || {
                 let _place = place;
                 let started = deps.env.clock.monotonic();
                 let core = RoomCore::load(deps.clone(), num)?;

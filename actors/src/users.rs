@@ -31,13 +31,12 @@ mod threads;
 use std::{
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
-use actix::{
-    Actor, Addr, Arbiter, ArbiterHandle, AtomicResponse, Context, Handler, Message, WrapFuture,
-};
+use actix::{Actor, Addr, AtomicResponse, Context, Handler, Message, WrapFuture};
 use parlour_event::StreamPos;
 use parlour_storage::{StorageError, Store};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -68,6 +67,7 @@ use crate::{
     commit::Change,
     env::Env,
     persister::{PersistError, Persister},
+    threads::Thread,
 };
 
 /// How many users' changes can be under way at the same time.
@@ -110,7 +110,7 @@ pub struct Users {
     store: Store,
     env: Env,
     shards: Arc<[Addr<Shard>]>,
-    thread: ArbiterHandle,
+    thread: Thread,
     queue: Arc<Semaphore>,
     /// Wakes the task that carries new profiles into rooms.
     spread: Arc<Notify>,
@@ -128,24 +128,28 @@ impl fmt::Debug for Users {
 
 impl Users {
     /// Starts the actors on a thread of their own.
-    pub(crate) fn start(store: Store, env: Env, persister: &Persister) -> Self {
-        let thread = Arbiter::new();
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
+    pub(crate) fn start(store: Store, env: Env, persister: &Persister) -> io::Result<Self> {
+        let thread = env.threads.start()?;
         let shards = (0..SHARDS).map(|_| {
             let persister = persister.clone();
-            Shard::start_in_arbiter(&thread.handle(), move |_| Shard { persister })
+            thread.start(move || Shard { persister })
         });
         let shards = shards.collect();
         let queue = Arc::new(Semaphore::new(QUEUE));
-        Self {
+        Ok(Self {
             store,
             env,
             shards,
-            thread: thread.handle(),
+            thread,
             queue,
             spread: Arc::default(),
             departures: Arc::default(),
             seen: Arc::default(),
-        }
+        })
     }
 
     /// Runs a task on the actors' thread, until that stops. It must not keep the thread for long.

@@ -45,7 +45,7 @@ impl Clock for PanickyClock {
 async fn a_panic_costs_one_request_and_no_other() {
     let clock = Arc::new(PanickyClock::default());
     let mut with_clock = options(None, RoomLimits::default());
-    with_clock.env = Env { clock: clock.clone(), entropy: Arc::new(SystemEntropy) };
+    with_clock.env = Env::new(clock.clone(), Arc::new(SystemEntropy));
     let engine = Engine::start(with_clock).await.unwrap();
     let (room, other) = (create(&engine, "12").await, create(&engine, "12").await);
     let acknowledged = engine.rooms.send(&room, message("alice", "before")).await.unwrap();

@@ -262,8 +262,7 @@ mod tests {
     #[test]
     fn a_nonce_is_good_once_and_for_a_minute() {
         let clock = Arc::new(ManualClock::at(1_000));
-        let env =
-            Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy: Arc::new(SystemEntropy) };
+        let env = Env::new(Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(SystemEntropy));
         let nonces = Nonces { env, out: Mutex::default() };
         assert!(!nonces.take("made up"));
         let nonce = nonces.give();

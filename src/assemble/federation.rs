@@ -75,8 +75,9 @@ impl Network {
             outcomes: boot.metrics.add(IntCounterVec::new(outcomes, &["outcome"])?)?,
         });
         let ring = key_ring(config, engine, client.clone(), boot);
-        let workers = Workers::start("checker", config.threads.rooms.div_ceil(2))
-            .map_err(|error| StartError::Part(error.to_string()))?;
+        let workers =
+            Workers::start(&boot.env.threads, "checker", config.threads.rooms.div_ceil(2))
+                .map_err(StartError::Thread)?;
         let checker = EventChecker::new(ring.clone(), workers);
         let room_client = RoomClient::new(client.clone());
         let queues = sending::queues(boot, engine, client.clone())?;
@@ -167,7 +168,8 @@ fn key_ring(config: &Config, engine: &Engine, client: FederationClient, boot: &B
 /// The real network.
 fn https(boot: &Boot) -> Result<(Arc<dyn Transport>, Carrier), StartError> {
     let (config, env) = (&boot.config.federation, boot.env.clone());
-    let carrier = Carrier::start(Arc::new(tls::client_config(&config.extra_ca_files)?));
+    let thread = env.threads.start().map_err(StartError::Thread)?;
+    let carrier = Carrier::new(thread, Arc::new(tls::client_config(&config.extra_ca_files)?));
     let locator = Locator {
         dns: Arc::new(SystemDns::new().map_err(|error| StartError::Part(error.to_string()))?),
         policy: Arc::new(AddressPolicy::new(config.allowed_private_ranges.clone())),

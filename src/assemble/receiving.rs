@@ -28,7 +28,7 @@ pub(super) fn inbox(
     if !boot.config.federation.enabled {
         return Ok(None);
     }
-    Ok(Some(Inbox::start(ReceiveParts {
+    let parts = ReceiveParts {
         server_name: boot.config.server.name.clone(),
         rooms: engine.rooms.clone(),
         view: view.clone(),
@@ -46,7 +46,9 @@ pub(super) fn inbox(
         presence: engine.presence.clone(),
         clock: boot.env.clock.clone(),
         counters: Counters::new(&boot.metrics)?,
-    })))
+    };
+    let thread = boot.env.threads.start().map_err(StartError::Thread)?;
+    Ok(Some(Inbox::new(parts, thread)))
 }
 
 /// The endpoint that takes them.

@@ -131,8 +131,7 @@ mod tests {
     #[test]
     fn a_token_is_good_once_and_for_two_minutes() {
         let clock = Arc::new(ManualClock::at(1_000));
-        let env =
-            Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy: Arc::new(SystemEntropy) };
+        let env = Env::new(Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(SystemEntropy));
         let tokens = LoginTokens::new(env);
         let alice = owned_user_id!("@alice:localhost");
         assert_eq!(tokens.take("made up"), None);

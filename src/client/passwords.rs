@@ -103,12 +103,12 @@ impl Passwords {
         let _place = self.queue.try_acquire().map_err(|_| PasswordError::Busy)?;
         let permit = self.workers.clone().acquire_owned().await;
         let permit = permit.map_err(|_| PasswordError::Stopped)?;
-        let task = actix_web::web::block(move || {
+        let task = self.env.threads.block(move || {
             // Held to the end of the work, even when who asked has gone.
             let _permit = permit;
             work()
         });
-        task.await.map_err(|_| PasswordError::Stopped)
+        task.await.ok_or(PasswordError::Stopped)
     }
 }
 

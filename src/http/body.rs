@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt, time::Duration};
 
-use actix_web::{HttpRequest, http::header, web::Payload};
+use actix_web::{
+    dev::Payload,
+    http::header::{self, HeaderMap},
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use ruma::api::error::ErrorCode;
@@ -18,12 +21,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads the whole body.
 pub(super) async fn read(
-    request: &HttpRequest,
+    headers: &HeaderMap,
     payload: Payload,
     max: usize,
 ) -> Result<Bytes, ApiError> {
-    let announced = request
-        .headers()
+    let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {

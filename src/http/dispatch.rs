@@ -1,6 +1,7 @@
 //! What happens to every request, once.
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -11,11 +12,12 @@ use std::{
 
 use actix_web::{
     HttpRequest, HttpResponse,
+    dev::Payload,
     http::{
-        Method,
+        Method, Uri,
         header::{self, HeaderMap, HeaderValue},
     },
-    web::{Data, Payload},
+    web::{self, Data},
 };
 use futures_util::FutureExt as _;
 use ipnet::IpNet;
@@ -85,17 +87,43 @@ impl Call {
     }
 }
 
+/// A request without its body, whichever way it came.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) method: &'a Method,
+    pub(super) uri: &'a Uri,
+    pub(super) headers: &'a HeaderMap,
+    /// Who is at the other end of the connection.
+    pub(super) from: Option<IpAddr>,
+}
+
 /// actix-web's only handler.
 pub(crate) async fn dispatch(
     request: HttpRequest,
-    payload: Payload,
+    payload: web::Payload,
     shared: Data<HttpShared>,
     router: Data<Router>,
 ) -> HttpResponse {
-    let mut response = if request.method() == Method::OPTIONS {
+    let head = Head {
+        method: request.method(),
+        uri: request.uri(),
+        headers: request.headers(),
+        from: request.peer_addr().map(|peer| peer.ip()),
+    };
+    respond(head, payload.into_inner(), shared.into_inner(), &router).await
+}
+
+/// Answers any request.
+pub(super) async fn respond(
+    head: Head<'_>,
+    payload: Payload,
+    shared: Arc<HttpShared>,
+    router: &Router,
+) -> HttpResponse {
+    let mut response = if head.method == Method::OPTIONS {
         HttpResponse::NoContent().finish()
     } else {
-        observed(&request, payload, shared.into_inner(), &router).await
+        observed(head, payload, shared, router).await
     };
     add_cors(response.headers_mut());
     response
@@ -115,17 +143,17 @@ fn add_cors(headers: &mut HeaderMap) {
 
 /// Answers a request; counts and logs it. Never its query string, headers or body.
 async fn observed(
-    request: &HttpRequest,
+    head: Head<'_>,
     payload: Payload,
     shared: Arc<HttpShared>,
     router: &Router,
 ) -> HttpResponse {
     let request_id = shared.last_request.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
     let start = shared.clock.monotonic();
-    let found = router.find(request.method(), request.uri().path());
+    let found = router.find(head.method, head.uri.path());
     let template = found.as_ref().map_or(UNMATCHED, |found| found.route.path);
     let result = match found {
-        Ok(found) => answer(request, payload, &shared, found, request_id).await,
+        Ok(found) => answer(head, payload, &shared, found, request_id).await,
         Err(error) => Err(error),
     };
     let response = result.unwrap_or_else(|error| {
@@ -133,12 +161,12 @@ async fn observed(
         error.into_response(request_id)
     });
     let took = shared.clock.monotonic().saturating_sub(start);
-    finish(&shared, request_id, request.method(), template, response.status().as_u16(), took);
+    finish(&shared, request_id, head.method, template, response.status().as_u16(), took);
     response
 }
 
 async fn answer(
-    request: &HttpRequest,
+    head: Head<'_>,
     payload: Payload,
     shared: &Arc<HttpShared>,
     found: Found<'_>,
@@ -149,16 +177,16 @@ async fn answer(
         Api::Federation => shared.max_federation_body,
         Api::Client | Api::Admin | Api::Metrics => shared.max_client_body,
     };
-    let body = body::read(request, payload, route.options.max_body.unwrap_or(usual)).await?;
-    let peer = Peer::of(request, &shared.trusted_proxies);
-    let uri = request.uri();
+    let body = body::read(head.headers, payload, route.options.max_body.unwrap_or(usual)).await?;
+    let Head { method, uri, headers, from } = head;
+    let peer = Peer::of(from, headers, &shared.trusted_proxies);
     let query = Query(uri.query().unwrap_or_default().to_owned());
     let call = Call {
-        method: request.method().clone(),
+        method: method.clone(),
         path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-        headers: request.headers().clone(),
+        headers: headers.clone(),
         path_args,
-        meta: RequestMeta { peer, request_id, user_agent: user_agent(request), query, body },
+        meta: RequestMeta { peer, request_id, user_agent: user_agent(headers), query, body },
         shared: Arc::clone(shared),
     };
     // A panic in one handler is that request's failure alone.
@@ -168,8 +196,8 @@ async fn answer(
     }
 }
 
-fn user_agent(request: &HttpRequest) -> Option<String> {
-    let value = request.headers().get(header::USER_AGENT)?.to_str().ok()?;
+fn user_agent(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::USER_AGENT)?.to_str().ok()?;
     Some(value.chars().take(MAX_USER_AGENT).collect())
 }
 

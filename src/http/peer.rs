@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use actix_web::{HttpRequest, http::header::HeaderMap};
+use actix_web::http::header::HeaderMap;
 use ipnet::IpNet;
 
 /// A client's address.
@@ -22,12 +22,14 @@ impl Peer {
         self.ip.is_loopback() && !self.forwarded
     }
 
-    pub(super) fn of(request: &HttpRequest, trusted_proxies: &[IpNet]) -> Self {
+    pub(super) fn of(
+        address: Option<IpAddr>,
+        headers: &HeaderMap,
+        trusted_proxies: &[IpNet],
+    ) -> Self {
         // Without an address (a Unix socket) it is nobody's: it shares one bucket, and isn't local.
-        let direct = request
-            .peer_addr()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical());
-        Self::resolve(direct, request.headers(), trusted_proxies)
+        let direct = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ip| ip.to_canonical());
+        Self::resolve(direct, headers, trusted_proxies)
     }
 
     /// `X-Forwarded-For` is read from its end, since only what trusted proxies appended is true.

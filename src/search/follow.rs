@@ -2,7 +2,6 @@
 
 use std::{ops::Bound, sync::Arc, time::Duration};
 
-use actix_web::web::block;
 use parlour_actors::changes::Changes;
 use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::{
@@ -133,12 +132,12 @@ impl Follower {
                 () = step => {}
             }
             let (follower, stop) = (self.clone(), shutdown.clone());
-            let done = block(move || follower.catch_up(&stop)).await;
+            let done = self.view.threads().block(move || follower.catch_up(&stop)).await;
             match done {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) if shutdown.is_requested() => return,
-                Ok(Err(error)) => self.recover(&error),
-                Err(error) => tracing::error!(%error, "the reader of the search index panicked"),
+                Some(Ok(())) => {}
+                Some(Err(_)) | None if shutdown.is_requested() => return,
+                Some(Err(error)) => self.recover(&error),
+                None => tracing::error!("the reader of the search index panicked"),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix_web::web::block;
+use parlour_actors::threads::Threads;
 use tokio::sync::Semaphore;
 
 use super::View;
@@ -17,18 +17,20 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Bounds how many reads run at once and how many wait.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
+    threads: Threads,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
 }
 
 impl Pool {
     /// As many reads at once as there are cores, so that rooms and HTTP keep getting their turn.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(threads: Threads) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let threads = cores.max(2);
+        let at_once = cores.max(2);
         Self {
-            running: Arc::new(Semaphore::new(threads)),
-            admitted: Arc::new(Semaphore::new(threads.saturating_add(MAX_WAITING))),
+            threads,
+            running: Arc::new(Semaphore::new(at_once)),
+            admitted: Arc::new(Semaphore::new(at_once.saturating_add(MAX_WAITING))),
         }
     }
 }
@@ -51,11 +53,17 @@ impl View {
         let running = Arc::clone(&self.pool.running).acquire_owned().await;
         let running = running.map_err(ApiError::unavailable)?;
         let view = self.clone();
-        let done = block(move || {
+        let done = self.threads().block(move || {
             // Both places are given back when the work ends, even if nobody waits for it any more.
             let _places = (admitted, running);
             work(&view)
         });
-        done.await.map_err(ApiError::internal)?.map_err(Into::into)
+        let done = done.await.ok_or_else(|| ApiError::internal("a read panicked"))?;
+        done.map_err(Into::into)
+    }
+
+    /// What reads run on.
+    pub(crate) fn threads(&self) -> &Threads {
+        &self.pool.threads
     }
 }

@@ -14,7 +14,7 @@ use super::{
     answer::Answer,
     http::Client,
     server::{Server, free_port},
-    wire::Wire,
+    wire::{Site, Wire},
 };
 
 /// Whom all servers of the tests believe.
@@ -101,6 +101,22 @@ impl Server {
         let words: Vec<_> = text.split_whitespace().collect();
         let seed = hashes::decode_base64_array(words[2]).unwrap();
         Origin { name: self.name(), key: SigningKey::from_seed(&seed, words[1]).unwrap() }
+    }
+}
+
+impl Site for Server {
+    type Wire = Wire;
+
+    fn behind_wires(count: usize) -> (Vec<Self>, Vec<Wire>) {
+        (0..count).map(|_| Self::start_federated_behind_a_wire()).unzip()
+    }
+
+    fn name(&self) -> String {
+        self.name()
+    }
+
+    fn http(&self) -> &Client {
+        &self.http
     }
 }
 

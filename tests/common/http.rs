@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parlour::embed;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use ureq::{Agent, http};
@@ -32,10 +33,18 @@ pub(crate) fn path(template: &str, arguments: &[&str]) -> String {
 /// A connection pool to one server, with an access token or without.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    agent: Agent,
-    base: String,
+    way: Way,
     token: Option<String>,
     headers: Vec<(String, String)>,
+}
+
+/// How requests get to the server.
+#[derive(Clone, Debug)]
+enum Way {
+    /// Over HTTP, to `http://host:port`.
+    Socket(Agent, String),
+    /// It runs in this process.
+    Inside(embed::Client),
 }
 
 impl Client {
@@ -48,7 +57,13 @@ impl Client {
             .proxy(None)
             .timeout_global(Some(Duration::from_secs(60)))
             .build();
-        Self { agent: config.new_agent(), base: base.to_owned(), token: None, headers: Vec::new() }
+        let way = Way::Socket(config.new_agent(), base.to_owned());
+        Self { way, token: None, headers: Vec::new() }
+    }
+
+    /// A client of a server in this process, without an access token.
+    pub(crate) fn inside(client: embed::Client) -> Self {
+        Self { way: Way::Inside(client), token: None, headers: Vec::new() }
     }
 
     /// The same connections, with this access token.
@@ -65,7 +80,10 @@ impl Client {
 
     /// Where it connects to: `http://host:port`.
     pub(super) fn base(&self) -> &str {
-        &self.base
+        match &self.way {
+            Way::Socket(_, base) => base,
+            Way::Inside(_) => "",
+        }
     }
 
     /// A `GET`.
@@ -108,7 +126,7 @@ impl Client {
     fn exchange(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, ureq::Error> {
         let mut request = http::Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base))
+            .uri(format!("{}{path}", self.base()))
             .header("Content-Type", "application/json");
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -116,18 +134,30 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        let mut response = if body.is_empty() && !matches!(method, "POST" | "PUT") {
-            self.agent.run(request.body(())?)?
-        } else {
-            self.agent.run(request.body(body)?)?
+        let (head, text) = match &self.way {
+            Way::Socket(agent, _) => {
+                let mut response = if body.is_empty() && !matches!(method, "POST" | "PUT") {
+                    agent.run(request.body(())?)?
+                } else {
+                    agent.run(request.body(body)?)?
+                };
+                let content = response.body_mut().with_config().limit(LARGEST_ANSWER);
+                let text = content.read_to_string()?;
+                (response.into_parts().0, text)
+            }
+            Way::Inside(client) => {
+                let request = request.body(embed::Bytes::copy_from_slice(body))?;
+                let response = client.call_blocking(request).map_err(std::io::Error::other)?;
+                let (head, content) = response.into_parts();
+                (head, String::from_utf8(content.into()).map_err(std::io::Error::other)?)
+            }
         };
-        let text = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string()?;
-        let headers = response.headers().iter().map(|(name, value)| {
+        let headers = head.headers.iter().map(|(name, value)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         });
         Ok(Answer {
             asked: format!("{method} {path}"),
-            status: response.status().as_u16(),
+            status: head.status.as_u16(),
             headers: headers.collect(),
             body: serde_json::from_str(&text).unwrap_or_default(),
             page: text,

@@ -1,9 +1,10 @@
-//! The black-box harness: a child server, users that talk to it over HTTP, and the specification
-//! that every answer is checked against.
+//! The black-box harness: a child server, users that talk to it over HTTP (or one in this process,
+//! and no HTTP), and the specification that every answer is checked against.
 
 mod admin;
 mod answer;
 mod coverage;
+mod embedded;
 mod fake_room;
 mod fake_server;
 mod federation;
@@ -17,6 +18,7 @@ mod visitor;
 mod wire;
 
 pub(crate) use answer::Answer;
+pub(crate) use embedded::{Embedded, Line};
 pub(crate) use fake_room::FakeRoom;
 pub(crate) use fake_server::{Asked, FakeServer, bytes};
 pub(crate) use federation::{Origin, canonical, parse};
@@ -26,4 +28,4 @@ pub(crate) use schema::check as check_schema;
 pub(crate) use server::{PASSWORD, Ran, SHARED_SECRET, Server, deadline};
 pub(crate) use user::{Ask, User, fresh_txn};
 pub(crate) use visitor::Visitor;
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Site, Trouble, Troubled, Wire};

@@ -9,30 +9,31 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Ask, Server, User, Wire, deadline, path};
+use crate::common::{
+    Answer, Ask, Embedded, Server, Site, Trouble, Troubled as _, User, deadline, path,
+};
 
 /// How long everything may take to come to everybody after the last wire was mended.
 const HEALING: Duration = Duration::from_secs(60);
 
 /// Servers with one user each, all in one room, which the first of them has made.
-struct House {
-    servers: Vec<Server>,
-    wires: Vec<Wire>,
+struct House<S: Site> {
+    servers: Vec<S>,
+    wires: Vec<S::Wire>,
     users: Vec<User>,
     room: String,
 }
 
-fn join(user: &User, room: &str, via: &Server) -> Answer {
+fn join(user: &User, room: &str, via: &impl Site) -> Answer {
     let at = path("/_matrix/client/v3/join/{}?via={}", &[room, &via.name()]);
     user.http.post(&at, &json!({}))
 }
 
-impl House {
+impl<S: Site> House<S> {
     fn of(names: &[&str]) -> Self {
-        let (servers, wires): (Vec<_>, Vec<_>) =
-            names.iter().map(|_| Server::start_federated_behind_a_wire()).unzip();
+        let (servers, wires) = S::behind_wires(names.len());
         let users: Vec<_> =
-            servers.iter().zip(names).map(|(server, name)| server.user(name)).collect();
+            servers.iter().zip(names).map(|(server, name)| server.register(name)).collect();
         let room = users[0].public_room();
         for user in &users[1..] {
             join(user, &room, &servers[0]).ok();
@@ -79,16 +80,24 @@ impl House {
         assert!(!first.is_empty());
     }
 
+    fn turn_all(&self, trouble: Trouble) {
+        self.wires.iter().for_each(|wire| wire.turn(trouble));
+    }
+
+    /// How many events a message of the first user follows.
+    fn prev_events(&self, text: &str) -> usize {
+        let filter = json!({ "event_format": "federation" });
+        let answer = self.users[0].sync(Ask::initial().filter(filter)).ok();
+        let timeline = answer.timeline(&self.room);
+        let event = timeline.iter().find(|event| event["content"]["body"] == text).unwrap();
+        event["prev_events"].as_array().unwrap().len()
+    }
+}
+
+impl House<Server> {
     fn restart(&mut self, who: usize) {
         self.servers[who].restart();
         self.users[who] = self.servers[who].again(&self.users[who]);
-    }
-
-    /// How many events an event follows, as another server reads it.
-    fn prev_events(&self, event: &str) -> usize {
-        let at = path("/_matrix/federation/v1/event/{}", &[event]);
-        let answer = self.servers[1].origin().get(&self.servers[0], &at).ok();
-        answer["pdus"][0]["prev_events"].as_array().map_or(0, Vec::len)
     }
 }
 
@@ -125,10 +134,9 @@ fn numbered(who: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{who} says {number}")).collect()
 }
 
-// Checklist 12.2
-#[test]
-fn after_a_partition_everybody_has_everything_and_the_next_event_joins_the_branches() {
-    let house = House::of(&["alice", "bob", "carol"]);
+/// After a partition everybody has everything, and the next event joins the branches.
+fn partition<S: Site>() {
+    let house = House::<S>::of(&["alice", "bob", "carol"]);
     let power = json!({ "users": { (house.users[1].id.as_str()): 50 }, "state_default": 50 });
     let mut levels = house.users[0].state(&house.room, "m.room.power_levels", "").ok().body;
     levels["users"][&house.users[1].id] = power["users"][&house.users[1].id].clone();
@@ -137,7 +145,7 @@ fn after_a_partition_everybody_has_everything_and_the_next_event_joins_the_branc
         let levels = user.state(room, "m.room.power_levels", "").ok();
         levels["users"][&user.id] == 50
     });
-    house.wires.iter().for_each(Wire::cut);
+    house.turn_all(Trouble::Cut);
     let texts = ["alice", "bob", "carol"].map(|name| numbered(name, 5));
     for (who, texts) in texts.iter().enumerate() {
         house.say(who, texts);
@@ -145,18 +153,29 @@ fn after_a_partition_everybody_has_everything_and_the_next_event_joins_the_branc
     for (who, topic) in [(0, "from alice"), (1, "from bob")] {
         house.users[who].set_state(&house.room, "m.room.topic", "", json!({ "topic": topic })).ok();
     }
-    house.wires.iter().for_each(Wire::mend);
+    house.turn_all(Trouble::None);
     house.agrees(&texts.concat());
-    let joining = house.users[0].say(&house.room, "together again").event_id();
-    assert_eq!(house.prev_events(&joining), 3);
+    house.say(0, &["together again".to_owned()]);
+    assert_eq!(house.prev_events("together again"), 3);
     house.agrees(&["together again".to_owned()]);
-    let next = house.users[0].say(&house.room, "as before").event_id();
-    assert_eq!(house.prev_events(&next), 1);
+    house.say(0, &["as before".to_owned()]);
+    assert_eq!(house.prev_events("as before"), 1);
+}
+
+// Checklist 12.2
+#[test]
+fn after_a_partition_everybody_has_everything_and_the_next_event_joins_the_branches() {
+    partition::<Server>();
+}
+
+#[test]
+fn after_a_partition_in_one_process_everybody_has_everything() {
+    partition::<Embedded>();
 }
 
 #[test]
 fn nothing_is_lost_when_either_side_is_killed() {
-    let mut house = House::of(&["alice", "bob"]);
+    let mut house = House::<Server>::of(&["alice", "bob"]);
     // The receiver is away.
     house.servers[1].kill();
     let missed = numbered("alice", 20);
@@ -180,18 +199,12 @@ fn nothing_is_lost_when_either_side_is_killed() {
     house.agrees(&last);
 }
 
-#[test]
-fn a_server_that_is_slow_or_speaks_rubbish_holds_nobody_else_up() {
-    let house = House::of(&["alice", "bob", "carol"]);
+/// A server in trouble holds nobody else up, and has everything when it is well again.
+fn trouble<S: Site>(kinds: &[(&str, Trouble)]) {
+    let house = House::<S>::of(&["alice", "bob", "carol"]);
     let mut all = Vec::new();
-    type Trouble = fn(&Wire);
-    let troubles: [(&str, Trouble); 3] = [
-        ("slow", |wire| wire.slow_down(Duration::from_secs(10))),
-        ("noisy", Wire::make_noise),
-        ("cut", Wire::cut),
-    ];
-    for (name, trouble) in troubles {
-        trouble(&house.wires[2]);
+    for (name, trouble) in kinds {
+        house.wires[2].turn(*trouble);
         let texts = numbered(name, 10);
         house.say(0, &texts);
         let expected: BTreeSet<_> = texts.iter().cloned().collect();
@@ -200,13 +213,31 @@ fn a_server_that_is_slow_or_speaks_rubbish_holds_nobody_else_up() {
         assert!(seen(&house.users[2], &house.room).is_disjoint(&expected), "{name}");
         all.extend(texts);
     }
-    house.wires[2].mend();
+    house.wires[2].turn(Trouble::None);
     house.agrees(&all);
+}
+
+const SLOW: Trouble = Trouble::Slow(Duration::from_secs(10));
+
+#[test]
+fn a_server_that_is_slow_or_speaks_rubbish_holds_nobody_else_up() {
+    trouble::<Server>(&[("slow", SLOW), ("noisy", Trouble::Noisy), ("cut", Trouble::Cut)]);
+}
+
+#[test]
+fn a_server_of_this_process_that_is_in_trouble_holds_nobody_else_up() {
+    let refusing = ("refusing", Trouble::Refusing);
+    trouble::<Embedded>(&[
+        ("slow", SLOW),
+        refusing,
+        ("noisy", Trouble::Noisy),
+        ("cut", Trouble::Cut),
+    ]);
 }
 
 #[test]
 fn who_is_kicked_from_elsewhere_hears_of_it() {
-    let house = House::of(&["alice", "bob"]);
+    let house = House::<Server>::of(&["alice", "bob"]);
     let since = house.users[1].sync(Ask::initial()).ok().next_batch();
     let body = json!({ "user_id": house.users[1].id, "reason": "go" });
     house.users[0].membership(&house.room, "kick", body).ok();
@@ -217,7 +248,7 @@ fn who_is_kicked_from_elsewhere_hears_of_it() {
 // Checklist 9.6, 9.7
 #[test]
 fn typing_and_reading_are_seen_elsewhere() {
-    let house = House::of(&["alice", "bob"]);
+    let house = House::<Server>::of(&["alice", "bob"]);
     let (alice, bob) = (&house.users[0], &house.users[1]);
     let message = bob.say(&house.room, "hello").event_id();
     house.agrees(&["hello".to_owned()]);

@@ -15,6 +15,7 @@ mod auth;
 mod deactivation;
 mod delayed;
 mod devices;
+mod embedding;
 mod encryption;
 mod errors;
 mod federation_destinations;

@@ -131,7 +131,7 @@ pub(crate) async fn start(
     world: Arc<World>,
     clock: Arc<ManualClock>,
 ) -> Server {
-    let env = Env { clock: clock.clone(), entropy: Arc::new(SeededEntropy::new(START)) };
+    let env = Env::new(clock.clone(), Arc::new(SeededEntropy::new(START)));
     let mut options = options(dir, RoomLimits::default());
     options.env = env.clone();
     let engine = Engine::start(options).await.unwrap();

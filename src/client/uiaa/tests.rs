@@ -12,7 +12,7 @@ use super::{
 
 fn desk() -> (Desk, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at(1_000_000));
-    let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, entropy: Arc::new(SystemEntropy) };
+    let env = Env::new(Arc::clone(&clock) as Arc<dyn Clock>, Arc::new(SystemEntropy));
     (Desk::new(env), clock)
 }
 

@@ -89,7 +89,7 @@ impl Scene {
         };
         let (keys, store) = (engine.keys.clone(), engine.store.clone());
         let ring = KeyRing::new(options, keys, store, engine.persister.clone(), Env::system());
-        let checker = EventChecker::new(ring, Workers::start("check", 2).unwrap());
+        let checker = EventChecker::new(ring, Workers::start(&engine.threads, "check", 2).unwrap());
         Self { far, checker, engine }
     }
 

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use actix::{Arbiter, ArbiterHandle};
 use bytes::Bytes;
 use http::{HeaderValue, Uri, header, uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -21,7 +20,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use parlour_actors::keyring::BoxFuture;
+use parlour_actors::{keyring::BoxFuture, threads::Thread};
 use ruma::ServerName;
 use rustls::ClientConfig;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
@@ -48,7 +47,7 @@ const USER_AGENT: &str = concat!("Parlour/", env!("CARGO_PKG_VERSION"));
 /// Where requests are carried: one thread.
 #[derive(Clone)]
 pub struct Carrier {
-    thread: ArbiterHandle,
+    thread: Thread,
     tls: Arc<ClientConfig>,
 }
 
@@ -59,10 +58,10 @@ impl fmt::Debug for Carrier {
 }
 
 impl Carrier {
-    /// Starts the thread.
+    /// Carries on this thread.
     #[must_use]
-    pub fn start(tls: Arc<ClientConfig>) -> Self {
-        Self { thread: Arbiter::new().handle(), tls }
+    pub fn new(thread: Thread, tls: Arc<ClientConfig>) -> Self {
+        Self { thread, tls }
     }
 
     /// Stops the thread; what is under way ends with [`TransportError::Stopped`].

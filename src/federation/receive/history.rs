@@ -11,9 +11,8 @@ use std::{
     time::Duration,
 };
 
-use actix::ArbiterHandle;
 use lru::LruCache;
-use parlour_actors::{Backfilled, RoomError, Verdict, per_key::PerKey};
+use parlour_actors::{Backfilled, RoomError, Verdict, per_key::PerKey, threads::Thread};
 use parlour_event::Pdu;
 use parlour_storage::Direction;
 use ruma::{EventId, OwnedEventId, OwnedRoomId};
@@ -60,7 +59,7 @@ struct Inner {
     parts: ReceiveParts,
     askers: Askers,
     /// Where searches run, whoever waits for them.
-    thread: ArbiterHandle,
+    thread: Thread,
     turns: PerKey<OwnedRoomId, AsyncMutex<()>>,
     /// When the last search in a room found nothing.
     vain: Mutex<LruCache<OwnedRoomId, Duration>>,
@@ -76,7 +75,7 @@ impl fmt::Debug for History {
 impl History {
     /// Asks with these parts, on this thread.
     #[must_use]
-    pub fn new(parts: ReceiveParts, thread: ArbiterHandle) -> Self {
+    pub fn new(parts: ReceiveParts, thread: Thread) -> Self {
         Self(Arc::new(Inner {
             parts,
             askers: Askers::default(),

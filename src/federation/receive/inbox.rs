@@ -17,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-use actix::{Arbiter, ArbiterHandle};
 use lru::LruCache;
+use parlour_actors::threads::Thread;
 use ruma::{OwnedServerName, ServerName, TransactionId};
 use serde_json::value::RawValue;
 use tokio::{
@@ -68,7 +68,7 @@ pub struct Inbox(Arc<Inner>);
 
 struct Inner {
     parts: ReceiveParts,
-    thread: Arbiter,
+    thread: Thread,
     pdus: Arc<PduReceiver>,
     edus: EduReceiver,
     servers: Mutex<LruCache<OwnedServerName, Arc<Sender>>>,
@@ -94,10 +94,9 @@ impl fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    /// Starts the thread that transactions are processed on.
+    /// Processes transactions on this thread.
     #[must_use]
-    pub fn start(parts: ReceiveParts) -> Self {
-        let thread = Arbiter::new();
+    pub fn new(parts: ReceiveParts, thread: Thread) -> Self {
         thread.spawn(parts.resync.clone().run());
         Self(Arc::new(Inner {
             thread,
@@ -112,7 +111,7 @@ impl Inbox {
     /// Who asks for older history, on the same thread.
     #[must_use]
     pub fn history(&self) -> History {
-        History::new(self.0.parts.clone(), self.0.thread.handle())
+        History::new(self.0.parts.clone(), self.0.thread.clone())
     }
 
     /// Stops the thread. What is under way is given up.
@@ -166,8 +165,7 @@ impl Inner {
         let (decide, outcome) = watch::channel(None);
         known.put(id, outcome.clone());
         let (inner, sender, origin) = (self.clone(), sender.clone(), origin.to_owned());
-        let handle: ArbiterHandle = self.thread.handle();
-        handle.spawn(async move {
+        self.thread.spawn(async move {
             let results = inner.process(&sender, &origin, transaction, permits).await;
             // Whoever asked may have gone; a repetition finds it.
             decide.send_replace(Some(Arc::new(results)));

@@ -120,7 +120,7 @@ mod tests {
 
     fn pages() -> (Arc<Seconds>, Pages) {
         let clock = Arc::new(Seconds::default());
-        let env = Env { clock: clock.clone(), entropy: Arc::new(SystemEntropy) };
+        let env = Env::new(clock.clone(), Arc::new(SystemEntropy));
         (clock, Pages::new(env))
     }
 

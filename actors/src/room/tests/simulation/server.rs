@@ -164,7 +164,7 @@ impl Server {
             interner: Arc::new(Interner::new(self.store.clone()).unwrap()),
             server_name: self.name().clone(),
             key: self.key.clone(),
-            env: Env { clock: self.clock.clone(), entropy: self.entropy.clone() },
+            env: Env::new(self.clock.clone(), self.entropy.clone()),
             metrics: Arc::new(NoMetrics),
             closed_to_guests: Arc::new(Notify::new()),
         }
