@@ -17,6 +17,7 @@ mod guests;
 mod inbox;
 mod key_backup;
 mod keys;
+mod logins;
 mod presence;
 mod profile;
 mod push_rules;
@@ -41,7 +42,6 @@ use parlour_event::StreamPos;
 use parlour_storage::{StorageError, Store};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use self::seen::Seen;
 pub use self::{
     account_data::{AccountDataError, IGNORED_USERS, PREVIOUSLY},
     accounts::{Logout, RegisterError},
@@ -59,10 +59,11 @@ pub use self::{
     profile::{ProfileChange, ProfileError},
     push_rules::{PUSH_RULES, PushRulesError, RulePlace},
     receipts::NewReceipt,
-    sessions::{Login, NewDevice, RefreshError, Session, Standing, TokenKind},
+    sessions::{AccountStanding, Login, NewDevice, RefreshError, Session, Standing, TokenKind},
     tags::{TAGS, Tags},
     threads::{ThreadChange, ThreadError},
 };
+use self::{logins::Logins, seen::Seen};
 use crate::{
     commit::Change,
     env::Env,
@@ -118,6 +119,8 @@ pub struct Users {
     departures: Arc<Notify>,
     /// When devices were last heard of.
     seen: Arc<Seen>,
+    /// Who comes with which token.
+    logins: Arc<Logins>,
 }
 
 impl fmt::Debug for Users {
@@ -149,6 +152,7 @@ impl Users {
             spread: Arc::default(),
             departures: Arc::default(),
             seen: Arc::default(),
+            logins: Arc::default(),
         })
     }
 

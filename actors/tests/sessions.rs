@@ -12,7 +12,7 @@ use std::{
 use parlour_actors::{
     Engine, RoomLimits,
     env::{Env, ManualClock},
-    users::{Login, MAX_DEVICES, NewDevice, RefreshError, Session, Standing, TokenKind},
+    users::{MAX_DEVICES, NewDevice, RefreshError, Session, Standing, TokenKind},
 };
 use parlour_storage::schema::User;
 use support::options;
@@ -74,11 +74,8 @@ async fn tokens_pass_through_their_stages() {
     assert_eq!(standing(&engine, &lost), None, "the second answer counts");
     assert_eq!(standing(&engine, &first), Some(Standing::Good));
     assert_eq!(standing(&engine, &second), Some(Standing::Unconfirmed));
-    let used = Login {
-        user: ALICE.to_owned(),
-        device: "PHONE".to_owned(),
-        standing: Standing::Unconfirmed,
-    };
+    let used = engine.users.authenticate(&second.access_token).unwrap().unwrap();
+    assert_eq!((&*used.user, &*used.device), (ALICE, "PHONE"));
     // Confirmed twice, by two requests at once: no harm.
     for _ in 0..2 {
         engine.users.confirm(&used, &second.access_token).await.unwrap();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use parlour_actors::users::{Session, Standing};
+use parlour_actors::users::{Login, Session, Standing};
 use ruma::{
     OwnedUserId, UserId,
     api::{
@@ -205,11 +205,9 @@ impl RegisterContext {
     /// A guest keeps its name, and has to say it.
     fn guest(&self, token: &str, named: Option<&UserId>) -> Result<Candidate, ApiError> {
         let login = self.accounts.users.authenticate(token)?;
-        let login = login.filter(|login| login.standing == Standing::Good);
+        let is_guest = |login: &Login| login.standing == Standing::Good && login.account.guest;
         let unknown = || ApiError::forbidden("The guest_access_token is no guest's");
-        let login = login.ok_or_else(unknown)?;
-        let account = self.accounts.users.account(&login.user)?;
-        account.filter(|account| account.guest).ok_or_else(unknown)?;
+        let login = login.filter(is_guest).ok_or_else(unknown)?;
         match named {
             Some(named) if named.as_str() == login.user => {
                 Ok(Candidate::Guest(named.to_owned(), login.device))

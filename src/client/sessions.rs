@@ -30,9 +30,10 @@ impl Sessions {
             // The device is there still: the client refreshes, or logs in on it again.
             TokenStanding::Ended => return Err(ApiError::unknown_token(true)),
         }
-        let account = self.users.account(&login.user).map_err(ApiError::unavailable)?;
-        let account = account.filter(|account| !account.deactivated);
-        let account = account.ok_or_else(|| ApiError::unknown_token(false))?;
+        let account = login.account;
+        if account.deactivated {
+            return Err(ApiError::unknown_token(false));
+        }
         let user_agent = meta.user_agent.as_deref();
         self.users.saw(&login.user, &login.device, meta.peer.ip, user_agent);
         let user_id = OwnedUserId::try_from(login.user).map_err(ApiError::internal)?;

@@ -94,6 +94,7 @@ pub(crate) fn open(options: &StoreOptions, keep: Keep) -> Result<Shared, Storage
     recovery.replayed = replay(&log, index.as_ref(), applied, options.progress())?;
     Ok(Shared {
         applied: AtomicU64::new(log.end().pos.0),
+        login_revision: AtomicU64::new(0),
         log: Box::new(log),
         index: RwLock::new(Some(Box::new(BufferedIndex::new(index)?))),
         suspect: Some(suspect_path(&options.dir)),

@@ -20,6 +20,7 @@ use crate::{
     index::{IndexBatch, memory::MemoryIndex, prefix_range},
     log::{End, Located, Placement, file::MonotonicClock, memory::MemoryLog},
     recover::{self, Keep, Recovery},
+    schema::keys,
 };
 
 use crate::options::StoreOptions;
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) index: RwLock<Option<Box<dyn Index>>>,
     /// The last position that is durable and readable.
     pub(crate) applied: AtomicU64,
+    /// How often accounts, devices or tokens were written since the start.
+    pub(crate) login_revision: AtomicU64,
     /// Is created when the index fails, so that the next start rebuilds it.
     pub(crate) suspect: Option<PathBuf>,
     pub(crate) recovery: Recovery,
@@ -87,6 +90,7 @@ impl Store {
             log: Box::new(MemoryLog::default()),
             index: RwLock::new(Some(Box::new(MemoryIndex::default()))),
             applied: AtomicU64::new(0),
+            login_revision: AtomicU64::new(0),
             suspect: None,
             recovery: Recovery::default(),
             clock: None,
@@ -178,6 +182,13 @@ impl Store {
     #[must_use]
     pub fn applied(&self) -> StreamPos {
         StreamPos(self.shared.applied.load(Ordering::Acquire))
+    }
+
+    /// A number that is another one after accounts, devices or tokens have been written: what was
+    /// read of them is good as long as it stays. It has changed before a commit is acknowledged.
+    #[must_use]
+    pub fn login_revision(&self) -> u64 {
+        self.shared.login_revision.load(Ordering::Acquire)
     }
 
     /// The records after a position, in order, up to [`Store::applied`] at the time of the call.
@@ -285,6 +296,9 @@ impl Writer {
             return Err(error);
         }
         self.end = appended.end;
+        if records.iter().flat_map(|record| &record.ops).any(concerns_logins) {
+            self.shared.login_revision.fetch_add(1, Ordering::Release);
+        }
         self.shared.applied.store(self.end.pos.0, Ordering::Release);
         let index = self.shared.now().saturating_sub(started);
         Ok(CommitTimings { write: appended.write, flush: appended.flush, index })
@@ -306,6 +320,11 @@ impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Writer(next {})", self.next_pos())
     }
+}
+
+fn concerns_logins(op: &Op) -> bool {
+    let (Op::Put { key, .. } | Op::PutBlob { key, .. } | Op::Delete { key }) = op;
+    matches!(key.first(), Some(&(keys::USER | keys::DEVICE | keys::TOKEN)))
 }
 
 /// Adds what a record does to the index.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use parlour_storage::{
     Op, StorageError, Store,
-    schema::{Device, LastSeen, Stored, TokenEntry, Tokens, keys},
+    schema::{Device, LastSeen, Stored, TokenEntry, Tokens, User, keys},
 };
 use sha2::{Digest, Sha256};
 
@@ -71,6 +71,30 @@ pub struct Login {
     pub device: String,
     /// What the token is worth.
     pub standing: Standing,
+    /// What the account may do.
+    pub account: AccountStanding,
+}
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AccountStanding {
+    /// See [`User::admin`].
+    pub admin: bool,
+    /// See [`User::guest`].
+    pub guest: bool,
+    /// See [`User::deactivated`].
+    pub deactivated: bool,
+    /// See [`User::locked`].
+    pub locked: bool,
+    /// See [`User::suspended`].
+    pub suspended: bool,
+}
+
+impl AccountStanding {
+    fn of(account: &User) -> Self {
+        let User { admin, guest, deactivated, locked, suspended, .. } = *account;
+        Self { admin, guest, deactivated, locked, suspended }
+    }
 }
 
 /// What an access token is worth.
@@ -110,14 +134,14 @@ impl Users {
     /// If storage cannot be read.
     pub fn authenticate(&self, token: &str) -> Result<Option<Login>, StorageError> {
         let hash = hash(token);
-        let Some(entry) = self.store.typed::<TokenEntry>(&keys::token(&hash))? else {
-            return Ok(None);
-        };
-        let device = self.device(&entry.user, &entry.device)?;
-        let now = self.env.clock.now_ms();
-        let standing = device.and_then(|device| standing(&device, &hash, now));
-        let TokenEntry { user, device } = entry;
-        Ok(standing.map(|standing| Login { user, device, standing }))
+        let Some(owner) = self.logins.owner(&self.store, &hash)? else { return Ok(None) };
+        let standing = standing(&owner.device, &hash, self.env.clock.now_ms());
+        Ok(standing.map(|standing| Login {
+            user: owner.user.clone(),
+            device: owner.device_id.clone(),
+            standing,
+            account: AccountStanding::of(&owner.account),
+        }))
     }
 
     /// Makes a login: a new device, or new tokens for one that is there (its old ones end).
