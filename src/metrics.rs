@@ -1,8 +1,12 @@
 //! Prometheus metrics: one registry per server, nothing global.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use parlour_actors::{Rooms, federation_queue::Overview};
+use parlour_actors::{
+    Rooms,
+    federation_queue::Overview,
+    metrics::{Metrics as _, Stage},
+};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
@@ -12,6 +16,12 @@ use ruma::OwnedRoomId;
 /// Latencies from 100 microseconds (a cached read) to half a minute (a long-poll).
 const LATENCY: &[f64] =
     &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+
+/// What single stages take: from a few microseconds to a disk that hangs.
+const STAGE: &[f64] = &[
+    0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01,
+    0.02, 0.05, 0.1, 0.5, 1.0, 10.0,
+];
 
 /// How many rooms are named by the queue depth metric.
 const BUSIEST_ROOMS: usize = 10;
@@ -35,6 +45,8 @@ pub struct Metrics {
     refused: IntCounterVec,
     room_queues: IntGaugeVec,
     federation: Federation,
+    /// One for each [`Stage`], in their order.
+    stages: Arc<[Histogram]>,
     /// From the beginning of a group of commits until it is durable and in the index, in seconds.
     pub commit_seconds: Histogram,
     /// One flush of the event log (`fdatasync`), in seconds.
@@ -103,6 +115,7 @@ impl Metrics {
                 IntGauge::new("parlour_active_rooms", "Rooms whose actors are awake")?,
             )?,
             federation: Federation::new(&registry)?,
+            stages: stages(&registry)?,
             registry,
             requests,
             refused,
@@ -228,6 +241,12 @@ impl Federation {
 
 /// What the actors measure. Wake-ups are counted where syncs wake.
 impl parlour_actors::metrics::Metrics for Metrics {
+    fn stage(&self, stage: Stage, took: Duration) {
+        if let Some(histogram) = self.stages.get(stage as usize) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
     fn committed(&self, _changes: usize, flush: Duration, total: Duration) {
         self.flush_seconds.observe(flush.as_secs_f64());
         self.commit_seconds.observe(total.as_secs_f64());
@@ -260,6 +279,13 @@ impl parlour_actors::metrics::Metrics for Metrics {
     fn resolved(&self, took: Duration) {
         self.state_resolution_seconds.observe(took.as_secs_f64());
     }
+}
+
+fn stages(registry: &Registry) -> Result<Arc<[Histogram]>, prometheus::Error> {
+    let help = "What events go through, stage by stage";
+    let options = HistogramOpts::new("parlour_stage_seconds", help).buckets(STAGE.to_vec());
+    let all = register(registry, HistogramVec::new(options, &["stage"])?)?;
+    Ok(Stage::ALL.iter().map(|stage| all.with_label_values(&[stage.name()])).collect())
 }
 
 fn latency(name: &str, help: &str) -> HistogramOpts {

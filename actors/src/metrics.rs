@@ -2,9 +2,72 @@
 
 use std::{fmt, time::Duration};
 
+/// What an event goes through on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// A request becomes what its endpoint works with: JSON is read, and checked.
+    Parse,
+    /// Until the room has time for it.
+    RoomWait,
+    /// A local event is set up: extremities, the state before it, the auth events.
+    Draft,
+    /// A local event is hashed and signed.
+    Sign,
+    /// The auth rules.
+    Auth,
+    /// The state after it, the new extremities, and how the current state changes.
+    State,
+    /// Until the persister has written the group before.
+    CommitWait,
+    /// Its group's record is written and flushed to disk.
+    Flush,
+    /// Its group is put into the index.
+    Index,
+    /// Readers and those who wait are told.
+    Announce,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Parse,
+        Self::RoomWait,
+        Self::Draft,
+        Self::Sign,
+        Self::Auth,
+        Self::State,
+        Self::CommitWait,
+        Self::Flush,
+        Self::Index,
+        Self::Announce,
+    ];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::RoomWait => "room_wait",
+            Self::Draft => "draft",
+            Self::Sign => "sign",
+            Self::Auth => "auth",
+            Self::State => "state",
+            Self::CommitWait => "commit_wait",
+            Self::Flush => "flush",
+            Self::Index => "index",
+            Self::Announce => "announce",
+        }
+    }
+}
+
 /// Receives measurements. Every method has an empty default, so that an embedding program takes
 /// what it wants.
 pub trait Metrics: Send + Sync + fmt::Debug {
+    /// A stage took this long: of an event, or of the group that it was in.
+    fn stage(&self, stage: Stage, took: Duration) {
+        let _ = (stage, took);
+    }
+
     /// A group of `changes` became durable; the flush and the whole commit took this long.
     fn committed(&self, changes: usize, flush: Duration, total: Duration) {
         let _ = (changes, flush, total);

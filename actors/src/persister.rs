@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
@@ -20,8 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::{
     changes::Changes,
     commit::{Announcement, Change},
-    env::Env,
-    metrics::Metrics,
+    env::{Clock, Env},
+    metrics::{Metrics, Stage},
     notifier::{Announce, Notifier},
     threads::Thread,
 };
@@ -55,6 +56,7 @@ pub struct Persister {
     addr: Addr<PersisterActor>,
     thread: Thread,
     permits: Arc<Semaphore>,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for Persister {
@@ -78,9 +80,10 @@ impl Persister {
         capacity: usize,
     ) -> io::Result<Self> {
         let (writer, thread) = (Some(writer), env.threads.start()?);
+        let clock = env.clock.clone();
         let actor = PersisterActor { writer, notifier, changes, metrics, env, waiting: Vec::new() };
         let addr = thread.start(|| actor);
-        Ok(Self { addr, thread, permits: Arc::new(Semaphore::new(capacity)) })
+        Ok(Self { addr, thread, permits: Arc::new(Semaphore::new(capacity)), clock })
     }
 
     /// Takes a place in the queue. Whoever holds one may call [`Persister::submit`].
@@ -95,15 +98,18 @@ impl Persister {
     /// Queues a change. Changes submitted from one place keep their order.
     pub fn submit(&self, change: Box<dyn Change>, permit: OwnedSemaphorePermit, done: Done) {
         // The mailbox bounds nothing; the permit does.
-        let submit = Submit { change, _permit: Some(permit), broken: None, done };
+        let submitted = self.clock.monotonic();
+        let submit = Submit { change, submitted, _permit: Some(permit), broken: None, done };
         self.addr.do_send(Submits(vec![submit]));
     }
 
     /// Queues changes of a room that belong together; admission to the room bounds how many there
     /// are. They become durable with one flush, and readable all at once.
     pub(crate) fn submit_of_room(&self, changes: Vec<RoomChange>) {
+        let submitted = self.clock.monotonic();
         let submits = changes.into_iter().map(|RoomChange { change, broken, done }| Submit {
             change,
+            submitted,
             _permit: None,
             broken: Some(broken),
             done,
@@ -164,6 +170,8 @@ struct Submits(Vec<Submit>);
 
 struct Submit {
     change: Box<dyn Change>,
+    /// When, on the monotonic clock.
+    submitted: Duration,
     _permit: Option<OwnedSemaphorePermit>,
     broken: Option<Arc<AtomicBool>>,
     done: Done,
@@ -241,19 +249,23 @@ impl PersisterActor {
         }
         let lineages: Vec<_> = group.iter().filter_map(|submit| submit.broken.clone()).collect();
         let started = self.env.clock.monotonic();
+        for submit in &group {
+            self.metrics.stage(Stage::CommitWait, started.saturating_sub(submit.submitted));
+        }
         let (records, announcements, dones) = number(writer.next_pos(), group);
         match writer.commit(&records) {
             Ok(timings) => {
-                self.metrics.committed(
-                    records.len(),
-                    timings.flush,
-                    self.env.clock.monotonic() - started,
-                );
+                let durable = self.env.clock.monotonic();
+                self.metrics.committed(records.len(), timings.flush, durable - started);
+                self.metrics.stage(Stage::Flush, timings.write + timings.flush);
+                self.metrics.stage(Stage::Index, timings.index);
                 self.changes.apply(&announcements);
                 self.notifier.do_send(Announce(announcements));
                 for (record, done) in records.iter().zip(dones) {
                     done(Ok(record.pos));
                 }
+                let told = self.env.clock.monotonic();
+                self.metrics.stage(Stage::Announce, told.saturating_sub(durable));
             }
             Err(error) => {
                 tracing::error!(%error, changes = records.len(), "changes could not be made durable");

@@ -253,7 +253,7 @@ impl Rooms {
         let NewRoom { events, alias, published, made_for, .. } = new;
         let birth = Birth { create, events, alias, published, made_for };
         let birth = Input::Birth(Box::new(birth));
-        let result = ask(&entry.addr, birth, admission).await;
+        let result = self.0.ask(&entry.addr, birth, admission).await;
         if result.is_err() {
             self.0.forget(&room_id, &entry.addr);
         }
@@ -294,27 +294,33 @@ impl Rooms {
 
     async fn perform(&self, room: &RoomId, input: impl Fn() -> Input) -> Result<Output, RoomError> {
         let (entry, admission) = self.0.find_or_wake(room)?;
-        match ask(&entry.addr, input(), admission).await {
+        match self.0.ask(&entry.addr, input(), admission).await {
             // The actor ended between being found and being asked: it is woken again, once.
             Err(RoomError::Gone) => {
                 self.0.forget(room, &entry.addr);
                 let (entry, admission) = self.0.find_or_wake(room)?;
-                ask(&entry.addr, input(), admission).await
+                self.0.ask(&entry.addr, input(), admission).await
             }
             result => result,
         }
     }
 }
 
-/// Asks a room and waits for its answer.
-async fn ask(addr: &Addr<Room>, input: Input, permit: Admission) -> Result<Output, RoomError> {
-    let (reply, answer) = oneshot::channel();
-    // The permit is what bounds the mailbox. A closed one drops the request and with it the reply.
-    addr.do_send(Perform { input, reply, permit });
-    answer.await.unwrap_or(Err(RoomError::Gone))
-}
-
 impl Registry {
+    /// Asks a room and waits for its answer.
+    async fn ask(
+        &self,
+        addr: &Addr<Room>,
+        input: Input,
+        permit: Admission,
+    ) -> Result<Output, RoomError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = self.deps.env.clock.monotonic();
+        // The permit is what bounds the mailbox. A closed one drops the request and with it the reply.
+        addr.do_send(Perform { input, reply, permit, asked });
+        answer.await.unwrap_or(Err(RoomError::Gone))
+    }
+
     fn find_or_wake(self: &Arc<Self>, room: &RoomId) -> Result<(Entry, Admission), RoomError> {
         {
             let rooms = self.rooms.read().unwrap_or_else(PoisonError::into_inner);

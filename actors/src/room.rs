@@ -51,6 +51,7 @@ use self::{
     take_in::Step,
 };
 use crate::{
+    metrics::Stage,
     persister::{Persister, RoomChange},
     workers::Workers,
 };
@@ -140,7 +141,8 @@ impl Room {
             self.parked.push_back(perform);
             return;
         };
-        let Perform { input, reply, permit } = perform;
+        let Perform { input, reply, permit, asked } = perform;
+        self.host.deps.metrics.stage(Stage::RoomWait, self.last_used.saturating_sub(asked));
         match input {
             input if suspect(&input).is_some_and(|event| self.quarantined.contains(&event)) => {
                 drop(reply.send(Err(RoomError::Quarantined)));

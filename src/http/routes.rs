@@ -7,6 +7,7 @@ use std::{
 };
 
 use actix_web::{HttpResponse, http::Method};
+use parlour_actors::metrics::{Metrics as _, Stage};
 use ruma::api::{IncomingRequest, IncomingRequestExt as _, path_builder::PathBuilder as _};
 use serde::de::Error as _;
 
@@ -285,6 +286,7 @@ where
         None => shared.limits.check_ip(options.rate, &meta)?,
     }
     let mut request = request;
+    let since = shared.clock.monotonic();
     if !options.raw_body && method != Method::GET {
         match &*meta.body {
             // Clients leave out bodies in which everything is optional; ruma wants some of them.
@@ -304,6 +306,7 @@ where
         Err(serde_json::Error::custom("A field is missing or has the wrong type").into())
     });
     let request = parsed.map_err(|error| explain(error.into(), &meta.body, &method))?;
+    shared.metrics.stage(Stage::Parse, shared.clock.monotonic().saturating_sub(since));
     Ok(Ruma { request, caller, meta })
 }
 

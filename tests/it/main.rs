@@ -49,6 +49,7 @@ mod rooms_read;
 mod rooms_write;
 mod search;
 mod sessions;
+mod stages;
 mod sync;
 mod sync_counts;
 mod sync_filters;

@@ -6,7 +6,7 @@ use parlour_event::{Pdu, RoomNum, RoomVersion};
 use parlour_storage::Op;
 use ruma::{OwnedEventId, RoomId, ServerName};
 
-use super::{Entry, Registry, Rooms, ask};
+use super::{Entry, Registry, Rooms};
 use crate::room::{
     Room, RoomCore,
     messages::{
@@ -142,7 +142,7 @@ impl Rooms {
         loop {
             let (entry, admission) = self.0.find_or_open(&room, version)?;
             let input = Input::Enter(Box::new(entrance.clone()));
-            let answer = ask(&entry.addr, input, admission).await;
+            let answer = self.0.ask(&entry.addr, input, admission).await;
             if answer.is_err() && self.0.is_headless(&room)? {
                 self.0.forget(&room, &entry.addr);
             }

@@ -7,6 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroUsize,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,7 +27,12 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use tokio::sync::Notify;
 
 use super::{messages::RoomError, unsettled::Unsettled};
-use crate::{env::Env, interner::Interner, metrics::Metrics, nodes::Nodes};
+use crate::{
+    env::Env,
+    interner::Interner,
+    metrics::{Metrics, Stage},
+    nodes::Nodes,
+};
 
 /// How many parsed events a room keeps for auth checks: the power levels, join rules, create event
 /// and the members who are speaking.
@@ -44,6 +50,15 @@ pub(crate) struct RoomDeps {
     pub(crate) metrics: Arc<dyn Metrics>,
     /// Told when a room does not let guests in any more.
     pub(crate) closed_to_guests: Arc<Notify>,
+}
+
+impl RoomDeps {
+    /// The end of a stage that began at `since`, and the beginning of the next.
+    pub(crate) fn lap(&self, stage: Stage, since: Duration) -> Duration {
+        let now = self.env.clock.monotonic();
+        self.metrics.stage(stage, now.saturating_sub(since));
+        now
+    }
 }
 
 /// A forward extremity: an event that nothing follows yet.

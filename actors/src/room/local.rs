@@ -18,6 +18,7 @@ use super::{
     messages::{LocalEvent, RoomError, Sent, Template},
     take_in::{Fresh, Place, Step},
 };
+use crate::metrics::Stage;
 
 /// The most extremities that one event can follow.
 pub(crate) const MAX_PREV_EVENTS: usize = 20;
@@ -68,7 +69,9 @@ impl RoomCore {
         match self.prepare(event, &mut fresh) {
             Ok((pdu, place)) => {
                 let (num, event_id) = (self.deps.interner.new_event(), pdu.event_id().clone());
+                let since = self.deps.env.clock.monotonic();
                 let step = self.take_in(num, pdu, place, fresh)?;
+                self.deps.lap(Stage::State, since);
                 Ok(Local::Step(Box::new(step), event_id))
             }
             Err(error) => {
@@ -85,10 +88,14 @@ impl RoomCore {
         fresh: &mut Fresh,
     ) -> Result<(Arc<Pdu>, Place), RoomError> {
         let transaction = event.transaction.clone();
+        let since = self.deps.env.clock.monotonic();
         let Draft { state, selection, builder } = self.draft(event, fresh)?;
         let deps = &self.deps;
+        let since = deps.lap(Stage::Draft, since);
         let pdu = Arc::new(builder.build_and_sign(self.version, &deps.server_name, &deps.key)?);
+        let since = deps.lap(Stage::Sign, since);
         auth::check(self.version, &pdu, &selection)?;
+        deps.lap(Stage::Auth, since);
         let auth_events = self.auth_nums(&selection, &pdu);
         let outgoing = Some(Outgoing::default());
         let place =

@@ -1,6 +1,6 @@
 //! What rooms are asked, and what they answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use bytes::Bytes;
@@ -254,6 +254,8 @@ pub(crate) struct Perform {
     pub(crate) input: Input,
     pub(crate) reply: Reply,
     pub(crate) permit: Admission,
+    /// When the room was asked, on the monotonic clock.
+    pub(crate) asked: Duration,
 }
 
 /// A place in the room's queue and one in the whole server's.
