@@ -55,6 +55,8 @@ pub struct Metrics {
     pub state_resolution_seconds: Histogram,
     /// Setting a room up from storage, in seconds.
     pub room_wake_seconds: Histogram,
+    /// Messages that waited for devices and were dropped.
+    messages_dropped: IntCounter,
     /// Syncs that were woken.
     pub sync_wakeups: IntCounter,
     /// Syncs that wait now.
@@ -102,6 +104,13 @@ impl Metrics {
             flush_seconds: histogram("flush_seconds", "One flush of the event log")?,
             state_resolution_seconds: histogram("state_resolution_seconds", "State resolutions")?,
             room_wake_seconds: histogram("room_wake_seconds", "Setting rooms up from storage")?,
+            messages_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "parlour_to_device_inbox_dropped_total",
+                    "Messages that were dropped since very many wait for their device",
+                )?,
+            )?,
             sync_wakeups: register(
                 &registry,
                 IntCounter::new("parlour_sync_wakeups_total", "Syncs that were woken")?,
@@ -274,6 +283,10 @@ impl parlour_actors::metrics::Metrics for Metrics {
 
     fn edus_dropped(&self, edus: usize) {
         self.federation.edus_dropped.inc_by(edus as u64);
+    }
+
+    fn messages_dropped(&self, messages: usize) {
+        self.messages_dropped.inc_by(messages as u64);
     }
 
     fn resolved(&self, took: Duration) {

@@ -197,12 +197,12 @@ impl Base {
             server_name: options.server_name.clone(),
             key: keys.signing().clone(),
             env: env.clone(),
-            metrics: options.metrics,
+            metrics: options.metrics.clone(),
             closed_to_guests: closed_to_guests.clone(),
         };
         let resolvers = Workers::start(&env.threads, "resolver", options.rooms.resolvers)?;
         let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms)?;
-        let users = Users::start(store.clone(), env.clone(), &persister)?;
+        let users = Users::start(store.clone(), env.clone(), &persister, options.metrics)?;
         users.spread_profiles(rooms.clone());
         let delayed =
             Delayed::start(store.clone(), nodes.clone(), env.clone(), users.clone(), rooms.clone());

@@ -107,6 +107,11 @@ pub trait Metrics: Send + Sync + fmt::Debug {
         let _ = edus;
     }
 
+    /// So many messages for a device were dropped, since very many wait for it.
+    fn messages_dropped(&self, messages: usize) {
+        let _ = messages;
+    }
+
     /// Waiting clients were woken.
     fn woken(&self, users: usize) {
         let _ = users;

@@ -67,6 +67,7 @@ use self::{logins::Logins, seen::Seen};
 use crate::{
     commit::Change,
     env::Env,
+    metrics::Metrics,
     persister::{PersistError, Persister},
     threads::Thread,
 };
@@ -110,6 +111,7 @@ pub(crate) enum Decision<T> {
 pub struct Users {
     store: Store,
     env: Env,
+    metrics: Arc<dyn Metrics>,
     shards: Arc<[Addr<Shard>]>,
     thread: Thread,
     queue: Arc<Semaphore>,
@@ -135,7 +137,12 @@ impl Users {
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub(crate) fn start(store: Store, env: Env, persister: &Persister) -> io::Result<Self> {
+    pub(crate) fn start(
+        store: Store,
+        env: Env,
+        persister: &Persister,
+        metrics: Arc<dyn Metrics>,
+    ) -> io::Result<Self> {
         let thread = env.threads.start()?;
         let shards = (0..SHARDS).map(|_| {
             let persister = persister.clone();
@@ -146,6 +153,7 @@ impl Users {
         Ok(Self {
             store,
             env,
+            metrics,
             shards,
             thread,
             queue,

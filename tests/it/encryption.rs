@@ -7,13 +7,14 @@ mod device_lists;
 mod key_backup;
 mod keys;
 mod known;
+mod known_model;
 mod to_device;
 
 use parlour_event::signing::SigningKey;
 use ruma::serde::Base64;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, User, canonical};
+use crate::common::{Answer, Lost, User, canonical};
 
 const UPLOAD: &str = "/_matrix/client/v3/keys/upload";
 const QUERY: &str = "/_matrix/client/v3/keys/query";
@@ -76,6 +77,13 @@ fn query(user: &User, of: &User) -> Answer {
 fn claim(user: &User, of: &User) -> Answer {
     let wanted = json!({ "one_time_keys": { &of.id: { &of.device: "signed_curve25519" } } });
     user.http.post(CLAIM, &wanted)
+}
+
+/// The same; the server may die meanwhile.
+fn try_claim(user: &User, of: &User) -> Result<Answer, Lost> {
+    let wanted = json!({ "one_time_keys": { &of.id: { &of.device: "signed_curve25519" } } });
+    let answer = user.http.try_send("POST", CLAIM, wanted.to_string().as_bytes())?;
+    Ok(answer.ok())
 }
 
 /// The one key that a claim gave.

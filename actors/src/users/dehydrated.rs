@@ -43,12 +43,14 @@ impl Users {
                 return Err(KeyError::Taken(id));
             }
             let mut ops = Vec::new();
-            if let Some(old) = read(store, &name)?
-                && let Some(device) = store.typed::<Device>(&keys::device(&name, &old.device))?
-            {
-                devices::remove(store, &name, &old.device, &device, &mut ops)?;
+            let old = read(store, &name)?.map(|old| old.device);
+            let of_old = |old: &String| store.typed::<Device>(&keys::device(&name, old));
+            match (&old, old.as_ref().map(of_old).transpose()?.flatten()) {
+                (Some(old), Some(device)) => {
+                    devices::remove(store, &name, old, &device, &mut ops)?;
+                }
+                _ => make_room(store, &name, &mut ops)?,
             }
-            make_room(store, &name, &mut ops)?;
             inbox::empty(store, &name, &id, &mut ops)?;
             let device = Device { display_name, created_ts: now, ..Device::default() };
             ops.push(Op::Put { key: keys::device(&name, &id), value: device.encode() });
@@ -75,6 +77,11 @@ impl Users {
     }
 }
 
+/// Whether a device is the dehydrated one.
+pub(super) fn is_dehydrated(store: &Store, user: &str, device: &str) -> Result<bool, StorageError> {
+    Ok(read(store, user)?.is_some_and(|dehydrated| dehydrated.device == device))
+}
+
 fn read(store: &Store, user: &str) -> Result<Option<DehydratedDevice>, StorageError> {
     store.typed(&keys::dehydrated_device(user))
 }
@@ -86,7 +93,7 @@ pub(super) fn remove(
     device: &str,
     ops: &mut Vec<Op>,
 ) -> Result<(), StorageError> {
-    if read(store, user)?.is_some_and(|dehydrated| dehydrated.device == device) {
+    if is_dehydrated(store, user, device)? {
         ops.push(Op::Delete { key: keys::dehydrated_device(user) });
     }
     Ok(())

@@ -145,11 +145,16 @@ fn named(
 
 /// Makes room for one more device.
 pub(super) fn make_room(store: &Store, user: &str, ops: &mut Vec<Op>) -> Result<(), StorageError> {
-    let devices = all(store, user)?;
-    if devices.len() >= MAX_DEVICES
-        && let Some((id, device)) = devices.iter().min_by_key(|(_, device)| device.last_seen.ts)
-    {
-        remove(store, user, id, device, ops)?;
+    let mut devices = all(store, user)?;
+    if devices.len() < MAX_DEVICES {
+        return Ok(());
+    }
+    devices.sort_by_key(|(_, device)| device.last_seen.ts);
+    for (id, device) in &devices {
+        // Nobody is ever heard of from there.
+        if !dehydrated::is_dehydrated(store, user, id)? {
+            return remove(store, user, id, device, ops);
+        }
     }
     Ok(())
 }

@@ -95,7 +95,7 @@ impl Users {
         messages: Vec<Messages>,
         edus: Vec<OutgoingEdu>,
     ) -> Result<usize, InboxError> {
-        let now = self.env.clock.now_ms();
+        let (now, metrics) = (self.env.clock.now_ms(), self.metrics.clone());
         if edus.len() > MAX_AT_ONCE {
             return Err(InboxError::TooMany);
         }
@@ -113,7 +113,8 @@ impl Users {
             }
             let mut numbered = Vec::with_capacity(letters.len());
             for letter in letters {
-                let number = make_room(store, &letter, &mut ops)?;
+                let (number, dropped) = make_room(store, &letter, &mut ops)?;
+                metrics.messages_dropped(dropped);
                 numbered.push((letter, number));
             }
             let posted = Posted::plan(store, edus, &mut ops)?;
@@ -232,20 +233,29 @@ fn address(
     Ok(())
 }
 
-/// The number of the next message for a device. Those that come at the same time from others may
+/// The number of the next message for a device, and how many of the oldest are dropped for it. Those that come at the same time from others may
 /// get the same one, so that it bounds how many there are only roughly.
-fn make_room(store: &Store, letter: &Letter, ops: &mut Vec<Op>) -> Result<u64, StorageError> {
+fn make_room(
+    store: &Store,
+    letter: &Letter,
+    ops: &mut Vec<Op>,
+) -> Result<(u64, usize), StorageError> {
     let prefix = keys::inbox_of(&letter.user, &letter.device);
     let number = |key: &Bytes| keys::last_numbers(key).map_or(0, |(_, number)| number);
     let newest = store.scan_prefix(&prefix, Direction::Backward, 1)?;
     let next = newest.first().map_or(0, |(key, _)| number(key) + 1);
+    let before = ops.len();
     if next >= MAX_WAITING {
+        if next == MAX_WAITING {
+            let Letter { user, device, .. } = letter;
+            tracing::warn!(%user, %device, "too many messages wait for a device: the oldest go");
+        }
         // Two at a time, so that there are fewer of them some day, whatever was counted wrong.
         let oldest = store.scan_prefix(&prefix, Direction::Forward, 2)?;
         let surplus = oldest.into_iter().filter(|(key, _)| number(key) + MAX_WAITING <= next);
         ops.extend(surplus.map(|(key, _)| Op::Delete { key }));
     }
-    Ok(next)
+    Ok((next, ops.len() - before))
 }
 
 fn read_keys(

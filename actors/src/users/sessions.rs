@@ -12,7 +12,7 @@ use parlour_storage::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    Decision, UserError, Users,
+    Decision, UserError, Users, dehydrated,
     devices::{make_room, remove},
     inbox,
     keys::{KeyError, is_signing_key, with_news},
@@ -176,7 +176,11 @@ impl Users {
         let now = self.env.clock.now_ms();
         let known = store.typed::<Device>(&keys::device(user, &id))?;
         let mut device = match known {
-            Some(device) => device,
+            Some(device) => {
+                // Somebody holds it from now on.
+                dehydrated::remove(store, user, &id, ops)?;
+                device
+            }
             None => {
                 make_room(store, user, ops)?;
                 // What was sent to a device of this name while it ended is not for this one.

@@ -8,7 +8,7 @@ use parlour_event::{EventNum, RoomNum, StateKeyNum, StreamPos, state::NodeId};
 
 pub use self::{
     e2ee::*,
-    parts::{KeyBuilder, KeyReader},
+    parts::{KeyBuilder, KeyReader, last_number, last_numbers},
 };
 
 macro_rules! keyspaces {
@@ -154,20 +154,6 @@ pub const OF_ROOM: &[u8] = &[
     OUT_OF_BAND,
     KEY_FEED,
 ];
-
-/// The two numbers at the end of a key.
-#[must_use]
-pub fn last_numbers(key: &[u8]) -> Option<(u64, u64)> {
-    let (rest, second) = key.split_last_chunk::<8>()?;
-    let (_, first) = rest.split_last_chunk::<8>()?;
-    Some((u64::from_be_bytes(*first), u64::from_be_bytes(*second)))
-}
-
-/// The number at the end of a key.
-#[must_use]
-pub fn last_number(key: &[u8]) -> Option<u64> {
-    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
-}
 
 /// A key as an error message shows it: the keyspace's name and the rest in hexadecimal. Never in
 /// clear text, since keys hold user ids.

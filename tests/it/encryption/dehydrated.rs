@@ -7,6 +7,8 @@ use crate::common::{Ask, Server, User, fresh_txn, path};
 
 const AT: &str = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device";
 
+const WHO: &str = "/_matrix/client/v3/account/whoami";
+
 fn device(user: &User, id: &str, seed: u8) -> Value {
     let named = User { device: id.to_owned(), ..user.clone() };
     json!({ "device_id": id, "initial_device_display_name": "asleep",
@@ -70,4 +72,27 @@ fn a_dehydrated_device_gets_messages_until_it_is_taken_over() {
     alice.http.get(AT).refused(404, "M_NOT_FOUND");
     assert_eq!(query(&bob, &alice)["device_keys"][&alice.id], json!({}));
     server.http.get(AT).refused(401, "M_MISSING_TOKEN");
+}
+
+// Who has very many devices loses one that was not used for long, and never the one that nobody uses.
+#[test]
+fn a_dehydrated_device_outlives_many_logins() {
+    let server = Server::start();
+    let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));
+    alice.http.put(AT, &device(&alice, "D1", 1)).ok();
+    let at = path("/_matrix/client/v3/sendToDevice/m.test/{}", &[&fresh_txn()]);
+    bob.http.put(&at, &json!({ "messages": { &alice.id: { "D1": { "n": 1 } } } })).ok();
+    let second = server.login("alice");
+    for _ in 0..498 {
+        server.login("alice");
+    }
+    alice.http.get(WHO).refused(401, "M_UNKNOWN_TOKEN");
+    second.http.get(WHO).ok();
+    let devices = second.http.get("/_matrix/client/v3/devices").ok();
+    assert_eq!(devices["devices"].as_array().map(Vec::len), Some(500));
+    assert_eq!(second.http.get(AT).ok()["device_id"], "D1");
+    assert_eq!(events(&second, "D1", None).ok()["events"][0]["content"], json!({ "n": 1 }));
+    // Another one in its place costs nobody a login.
+    second.http.put(AT, &device(&alice, "D2", 2)).ok();
+    second.http.get(WHO).ok();
 }

@@ -9,11 +9,12 @@ use crate::common::{Ask, Server, User, path};
 
 fn names(list: &Value) -> BTreeSet<String> {
     let all = list.as_array().into_iter().flatten();
-    all.map(|id| id.as_str().unwrap().trim_end_matches(":localhost").replace('@', "")).collect()
+    let name = |id: &Value| Some(id.as_str()?.strip_prefix('@')?.split_once(':')?.0.to_owned());
+    all.map(|id| name(id).unwrap()).collect()
 }
 
 /// What is new, as `changed / left`; the token moves on. `keys/changes` has to say the same.
-fn news(user: &User, since: &mut String) -> String {
+pub(super) fn news(user: &User, since: &mut String) -> String {
     let answer = user.sync(Ask::since(since)).ok();
     let next = answer.next_batch();
     let lists = &answer["device_lists"];
@@ -121,18 +122,18 @@ fn a_change_of_keys_wakes_those_who_wait() {
 
 /// A straightforward model: who shares rooms with whom, and how often each one's keys changed.
 #[derive(Clone, Default)]
-struct Model {
-    rooms: Vec<BTreeSet<usize>>,
-    keys: Vec<u32>,
+pub(super) struct Model {
+    pub(super) rooms: Vec<BTreeSet<usize>>,
+    pub(super) keys: Vec<u32>,
 }
 
 impl Model {
-    fn shared(&self, user: usize) -> BTreeSet<usize> {
+    pub(super) fn shared(&self, user: usize) -> BTreeSet<usize> {
         let rooms = self.rooms.iter().filter(|room| room.contains(&user));
         rooms.flatten().copied().filter(|other| *other != user).collect()
     }
 
-    fn news(&self, then: &Self, user: usize) -> String {
+    pub(super) fn news(&self, then: &Self, user: usize) -> String {
         let (now, before) = (self.shared(user), then.shared(user));
         let others = now.iter().copied().chain([user]);
         let is_news = |other: &usize| {

@@ -96,3 +96,17 @@ impl<'a> KeyReader<'a> {
         String::from_utf8(bytes).ok()
     }
 }
+
+/// The two numbers at the end of a key.
+#[must_use]
+pub fn last_numbers(key: &[u8]) -> Option<(u64, u64)> {
+    let (rest, second) = key.split_last_chunk::<8>()?;
+    let (_, first) = rest.split_last_chunk::<8>()?;
+    Some((u64::from_be_bytes(*first), u64::from_be_bytes(*second)))
+}
+
+/// The number at the end of a key.
+#[must_use]
+pub fn last_number(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
