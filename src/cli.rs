@@ -8,6 +8,7 @@ use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
 use parlour_actors::env::{Env, SeededEntropy};
+use parlour_load::cli::LoadArgs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
@@ -52,6 +53,8 @@ enum Command {
     NewSigningKey(ConfigArgs),
     /// Look after a running server: accounts, rooms, tokens, reports.
     Admin(AdminArgs),
+    /// Measure any homeserver: load, latency, memory, and whether it keeps what it says.
+    Load(Box<LoadArgs>),
     /// Print the default configuration, with comments, to begin your own with.
     GenerateConfig,
 }
@@ -84,6 +87,9 @@ pub fn main() -> ExitCode {
         Command::NewSigningKey(args) => maintain(args, maintenance::new_signing_key),
         Command::Admin(args) => load(ConfigArgs { config: args.config.clone() })
             .and_then(|config| admin::run(&config, args).map_err(|error| complain(FAILED, error))),
+        Command::Load(args) => {
+            parlour_load::cli::run(&args).map_err(|error| complain(FAILED, error))
+        }
         Command::GenerateConfig => {
             print!("{}", config::DEFAULT);
             Ok(())

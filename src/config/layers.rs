@@ -64,8 +64,9 @@ pub(super) fn read(source: &Source) -> Result<Raw, ConfigError> {
     }
     let mut variables = Vec::new();
     for (name, text) in &source.environment {
-        // The token of `parlour admin` is nothing that a server is configured with.
-        let Some(path) = name.strip_prefix(PREFIX).filter(|_| name != ADMIN_TOKEN) else {
+        // What `parlour admin` and `parlour load` read is nothing that a server is configured with.
+        let foreign = name == ADMIN_TOKEN || name.starts_with(parlour_load::cli::VARIABLES);
+        let Some(path) = name.strip_prefix(PREFIX).filter(|_| !foreign) else {
             continue;
         };
         let key = path.split("__").map(str::to_lowercase).collect::<Vec<_>>().join(".");

@@ -120,6 +120,13 @@ impl Server {
         Ran::of(arguments, &command.envs(settings.iter().copied()).output().unwrap())
     }
 
+    /// Runs `parlour load` against the server, to its end.
+    pub(crate) fn load(&self, arguments: &[&str]) -> Ran {
+        let mut command = bare(&["load", "--target", &self.base]);
+        let command = command.args(arguments).current_dir(self.dir.path());
+        Ran::of(arguments, &command.output().unwrap())
+    }
+
     /// The directory with the configuration and the data; commands run in it.
     pub(crate) fn home(&self) -> &Path {
         self.dir.path()
@@ -180,19 +187,12 @@ impl Server {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
-        // The settings of whoever runs the tests are not the settings of the tests.
-        let foreign = std::env::vars_os().map(|(name, _)| name);
-        for name in foreign.filter(|name| name.as_encoded_bytes().starts_with(b"PARLOUR_")) {
-            command.env_remove(name);
-        }
+        let mut command = bare(arguments);
         command
-            .args(arguments)
             .arg("--config")
             .arg(self.dir.path().join("parlour.toml"))
             .envs(self.settings.iter().cloned())
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null());
+            .current_dir(self.dir.path());
         command
     }
 
@@ -224,6 +224,18 @@ impl Server {
     fn log_file(&self) -> PathBuf {
         self.dir.path().join("server.log")
     }
+}
+
+/// The binary with these arguments.
+fn bare(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_parlour"));
+    // The settings of whoever runs the tests are not the settings of the tests.
+    let foreign = std::env::vars_os().map(|(name, _)| name);
+    for name in foreign.filter(|name| name.as_encoded_bytes().starts_with(b"PARLOUR_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(Stdio::null());
+    command
 }
 
 impl Drop for Server {

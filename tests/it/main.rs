@@ -33,6 +33,7 @@ mod garbage;
 mod guests;
 mod harness;
 mod limits;
+mod load;
 mod maintenance;
 mod moderation;
 mod notifications;

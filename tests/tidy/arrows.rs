@@ -18,8 +18,24 @@ fn manifest(path: &str) -> Table {
     files::read(path).parse().unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Beside them stands the load generator, which knows events and nothing of the server.
+const LOAD: (&str, &str) = ("load/Cargo.toml", "parlour-load");
+
+/// What the load generator must not use.
+const NOT_FOR_LOAD: [&str; 3] = ["parlour-storage", "parlour-actors", "parlour"];
+
 /// No package depends on itself or on one above it, not even for its tests.
 pub(crate) fn check_manifests() {
+    let below = LAYERS.iter().take(LAYERS.len() - 1).map(|(path, _)| (*path, vec![LOAD.1]));
+    for (path, forbidden) in below.chain([(LOAD.0, NOT_FOR_LOAD.to_vec())]) {
+        let used = manifest(path);
+        for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let used = used.get(section).and_then(|table| table.as_table());
+            let wrong =
+                forbidden.iter().find(|name| used.is_some_and(|used| used.contains_key(**name)));
+            assert_eq!(wrong, None, "{path} must not depend on it ({section})");
+        }
+    }
     for (layer, (path, name)) in LAYERS.iter().enumerate() {
         let manifest = manifest(path);
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {

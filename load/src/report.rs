@@ -1,0 +1,5 @@
+//! What people are told of runs.
+
+pub(crate) mod html;
+mod svg;
+pub(crate) mod table;
