@@ -107,6 +107,7 @@ class Synapse:
 
     def __init__(self, directory, authority):
         directory.mkdir()
+        self.authority = authority
         self.log = directory / "synapse.log"
         secure, plain = free_port(), free_port()
         self.name, self.url = f"localhost:{secure}", f"http://127.0.0.1:{plain}"
