@@ -8,7 +8,7 @@ NODE := target/js
 CONFIG := config/parlour.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-js simulate check tidy bench coverage clean-venv
+.PHONY: help run test test-rust test-python test-js simulate check tidy bench compare coverage clean-venv
 
 help:
 	@echo "make run       build and start a server on 127.0.0.1:8008, data in ./data"
@@ -18,6 +18,7 @@ help:
 	@echo "make simulate  servers on a bad network: SEEDS=500 runs from FIRST_SEED=1"
 	@echo "make tidy      the rules of the house alone"
 	@echo "make bench     the benchmarks"
+	@echo "make compare   Parlour and Synapse under the same load: a table and a page in target/compare"
 	@echo "make coverage  what of the specification the last tests have seen, and what is missing"
 
 run:
@@ -81,6 +82,12 @@ tidy:
 
 bench:
 	cargo bench --workspace --locked
+
+# What it measures, and how to measure less: tests/compare/compare.py.
+compare: $(VENV)/installed
+	cargo build --release --locked --bin parlour
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/compare/requirements.txt
+	PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/compare/compare.py
 
 coverage:
 	python3 tests/spec/coverage.py
