@@ -10,13 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use parlour_actors::{
     Engine, RoomLimits,
     env::Env,
-    federation_queue::{Courier, Delivered, Failure, FederationQueues, QueueOptions, Transaction},
+    federation_queue::{
+        Courier, Delivered, Failure, FederationQueues, KeyTeller, QueueOptions, Transaction,
+    },
     keyring::BoxFuture,
     metrics::NoMetrics,
 };
+use parlour_storage::{StorageError, schema::DeviceUpdate};
 use ruma::{OwnedRoomId, ServerName};
 use support::{create, message, options, remote_member};
 
@@ -121,6 +125,20 @@ async fn talk(
     all
 }
 
+/// Says nothing of keys.
+#[derive(Debug)]
+struct Silent;
+
+impl KeyTeller for Silent {
+    fn device(&self, _: &str, _: &DeviceUpdate) -> Result<Option<Bytes>, StorageError> {
+        Ok(None)
+    }
+
+    fn signing_keys(&self, _: &str) -> Result<Option<Bytes>, StorageError> {
+        Ok(None)
+    }
+}
+
 async fn scenario(name: &str, servers: usize, dead: usize, senders: usize, pause: Duration) {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::start(options(Some(dir.path()), RoomLimits::default())).await;
@@ -129,6 +147,7 @@ async fn scenario(name: &str, servers: usize, dead: usize, senders: usize, pause
     let queues = QueueOptions {
         server_name: "parlour.test".try_into().expect("a name"),
         courier: world.clone(),
+        teller: Arc::new(Silent),
         longest_pause: Duration::from_secs(3_600),
         tells_presence: false,
         env: Env::system(),

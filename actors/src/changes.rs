@@ -31,7 +31,7 @@ pub struct Changes {
     keys: RwLock<Latest<RoomNum>>,
     current: AtomicU64,
     moved: watch::Sender<StreamPos>,
-    /// The newest event that goes to other servers.
+    /// The newest change of which other servers are told.
     outgoing: watch::Sender<StreamPos>,
     /// Receipts that others may see.
     receipts: broadcast::Sender<(RoomNum, StreamPos)>,
@@ -87,7 +87,7 @@ impl Changes {
         self.moved.subscribe()
     }
 
-    /// Tells when there are events that go to other servers.
+    /// Tells when there are events or changes of keys of which other servers are told.
     #[must_use]
     pub fn outgoing(&self) -> watch::Receiver<StreamPos> {
         self.outgoing.subscribe()
@@ -136,7 +136,9 @@ impl Changes {
 
     fn tell_outwards(&self, pos: StreamPos, announcement: &Announcement) {
         match announcement {
-            Announcement::Event { outgoing: true, .. } => drop(self.outgoing.send_replace(pos)),
+            Announcement::Event { outgoing: true, .. } | Announcement::Keys { .. } => {
+                self.outgoing.send_replace(pos);
+            }
             // Nobody may listen.
             Announcement::Receipt { room, private_to: None } => {
                 drop(self.receipts.send((*room, pos)));

@@ -27,7 +27,7 @@ pub enum Announcement {
         event: EventNum,
         /// Local users whose relation to the room changed, with their new membership.
         members: Vec<(String, String)>,
-        /// Whether it goes to other servers.
+        /// Whether there is something for other servers in it.
         outgoing: bool,
     },
     /// A local user's membership of a room that this server is not in has changed.

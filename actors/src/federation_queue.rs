@@ -12,7 +12,9 @@
 //! A server that cannot be reached costs a line of a few numbers; what it misses is looked up when
 //! it is back (`catch_up.rs`). Of what is not an event the newest state waits, and nothing of it
 //! for a server that is away (`edus.rs`, `ephemeral.rs`); but messages for devices wait in storage
-//! until their server has them (`posted.rs`, `owed.rs`).
+//! until their server has them (`posted.rs`), and so does that somebody's devices or keys have
+//! changed (`key_news.rs`, `unheard.rs`). Both are read for one transaction after the other
+//! (`owed.rs`, `reading.rs`).
 
 mod catch_up;
 mod courier;
@@ -21,11 +23,15 @@ mod dispatch;
 mod edus;
 mod ephemeral;
 mod health;
+mod key_news;
 mod line;
 mod owed;
 mod posted;
+mod reading;
 mod sweep;
 mod table;
+mod teller;
+mod unheard;
 
 use std::{
     fmt,
@@ -43,6 +49,7 @@ use tokio::sync::{Notify, Semaphore};
 
 pub use self::courier::{Courier, Delivered, Failure, Transaction};
 use self::table::Table;
+pub use self::teller::KeyTeller;
 use crate::{
     changes::Changes,
     engine::{Engine, StartError},
@@ -69,6 +76,8 @@ pub struct QueueOptions {
     pub server_name: OwnedServerName,
     /// Who carries transactions.
     pub courier: Arc<dyn Courier>,
+    /// What is said of users' keys.
+    pub teller: Arc<dyn KeyTeller>,
     /// The longest pause between two attempts to reach a server.
     pub longest_pause: Duration,
     /// Whether other servers are told who is online here.

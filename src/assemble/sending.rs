@@ -8,7 +8,9 @@ use parlour_actors::{
 };
 
 use crate::{
-    federation::outbound::{client::FederationClient, courier::NetworkCourier},
+    federation::outbound::{
+        client::FederationClient, courier::NetworkCourier, key_updates::KeyUpdates,
+    },
     server::{Boot, StartError},
 };
 
@@ -23,6 +25,7 @@ pub(super) fn queues(
     let options = QueueOptions {
         courier: Arc::new(NetworkCourier { client, origin: server_name.clone() }),
         server_name,
+        teller: Arc::new(KeyUpdates { users: engine.users.clone() }),
         longest_pause: config.federation.longest_retry,
         tells_presence: config.presence.enabled && config.federation.send_presence,
         env: boot.env.clone(),

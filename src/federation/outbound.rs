@@ -10,6 +10,7 @@
 //! | [`address`] | which addresses may be connected to |
 //! | [`tls`] | whose certificates are believed |
 //! | [`hierarchy`] | asks about rooms that this server is not in |
+//! | [`key_updates`] | what is said of users' devices and keys, for the queues |
 //! | [`membership`] | joins, leaves, knocks and invites through other servers |
 //! | [`key_source`] | asks for keys, for the key ring |
 //! | [`user_keys`] | asks for keys of other servers' users, which are remembered |
@@ -25,6 +26,7 @@ pub mod dns;
 pub mod hierarchy;
 pub mod https;
 pub mod key_source;
+pub mod key_updates;
 pub mod membership;
 pub mod remote_key;
 pub mod rooms;

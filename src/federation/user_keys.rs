@@ -59,10 +59,10 @@ async fn get_devices(
         return Err(ApiError::not_found("There is no such user"));
     }
     // Before the devices: what changes meanwhile is told to have changed.
-    let changed = context.users.keys_changed_at(req.user_id.as_str())?;
+    let list = context.users.device_list(req.user_id.as_str())?;
     let (users, user) = (context.users.clone(), req.user_id.clone());
     let keys = context.view.run(move |_| UserKeys::read(&users, None, &user, &[])).await?;
-    let stream_id = UInt::new_saturating(changed.unwrap_or_default().0);
+    let stream_id = UInt::new_saturating(list.newest);
     let mut response = devices::Response::new(req.request.user_id, stream_id);
     for (id, keys) in keys.devices {
         let device = context.users.device(response.user_id.as_str(), id.as_str())?;

@@ -51,12 +51,14 @@
 //! | [`keys::REMOTE_MEMBER`] | `u`, user, room; `o`, room | since when a user of another server is joined to the room; since when users of this one are |
 //! | [`keys::INBOX`] | user, device, position, number among the device's messages | nothing, body: the message |
 //! | [`keys::EDU_OUTBOX`] | server, position, number among the server's EDUs | nothing, body: the EDU |
+//! | [`keys::DEVICE_LIST`] | `l`, user; `n`, position | [`DeviceList`]; [`KeyNewsEntry`] |
 //! | [`keys::KEY_BACKUP`] | user; user, `v`, version; user, `k`, version, room, session | [`BackupVersions`]; [`BackupVersion`] with body; [`BackedUpKey`] with body |
 //! | [`keys::SETTING`] | name | server-wide values such as the server's name |
 
 pub mod accounts;
 mod codec;
 pub mod delayed;
+pub mod device_list;
 pub mod e2ee;
 mod edges;
 pub mod edu_outbox;
@@ -76,6 +78,7 @@ pub use accounts::{
 };
 pub use codec::Stored;
 pub use delayed::DelayedEntry;
+pub use device_list::{DeviceList, DeviceUpdate, KeyNewsEntry};
 pub use e2ee::{
     BackedUpKey, BackupVersion, BackupVersions, DehydratedDevice, KeysChanged, OneTimeKeys,
 };

@@ -9,6 +9,7 @@ mod keys;
 mod known;
 mod known_model;
 mod to_device;
+mod told;
 
 use parlour_event::signing::SigningKey;
 use ruma::serde::Base64;

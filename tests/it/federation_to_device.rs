@@ -1,17 +1,10 @@
 //! Messages for devices on other servers: they wait until their server has them.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Ask, FakeServer, Server, User, deadline, fresh_txn, path};
+use crate::common::{Answer, Ask, Server, Taker, User, deadline, fresh_txn, path};
 
 fn send_as(user: &User, txn: &str, messages: Value) -> Answer {
     let at = path("/_matrix/client/v3/sendToDevice/{}/{}", &["m.test", txn]);
@@ -27,67 +20,21 @@ fn texts(answer: &Answer) -> Vec<String> {
     events.map(|event| event["content"]["text"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A server that takes transactions while it is not away.
-struct Far {
-    server: FakeServer,
-    is_away: Arc<AtomicBool>,
-    taken: Arc<Mutex<Vec<Value>>>,
+fn is_message(edu: &Value) -> bool {
+    edu["edu_type"] == "m.direct_to_device"
 }
 
-impl Far {
-    fn start() -> Self {
-        let (is_away, taken) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Value>>>::default());
-        let (away, seen) = (is_away.clone(), taken.clone());
-        let server = FakeServer::start(|_| {
-            move |asked: &crate::common::Asked| {
-                if !asked.is("v1/send/") {
-                    return None;
-                }
-                if away.load(Ordering::Relaxed) {
-                    return Some((503, b"{}".to_vec()));
-                }
-                seen.lock().unwrap().push(asked.body.clone());
-                Some((200, br#"{"pdus":{}}"#.to_vec()))
-            }
-        });
-        Self { server, is_away, taken }
-    }
-
-    fn user(&self, name: &str) -> String {
-        format!("@{name}:{}", self.server.name())
-    }
-
-    fn go_away(&self, is_away: bool) {
-        self.is_away.store(is_away, Ordering::Relaxed);
-    }
-
-    /// The contents of the EDUs that it has taken.
-    fn contents(&self) -> Vec<Value> {
-        contents(&self.taken.lock().unwrap())
-    }
-
-    /// The same, as soon as there are so many.
-    #[track_caller]
-    fn await_contents(&self, count: usize) -> Vec<Value> {
-        let until = deadline(Duration::from_secs(40));
-        while self.contents().len() < count {
-            assert!(!until.passed(), "{:?}", self.contents());
-            thread::sleep(Duration::from_millis(20));
-        }
-        self.contents()
-    }
-}
-
-fn contents(transactions: &[Value]) -> Vec<Value> {
-    let edus = transactions.iter().flat_map(|body| body["edus"].as_array().cloned());
-    let edus = edus.flatten().filter(|edu| edu["edu_type"] == "m.direct_to_device");
+/// The contents of such EDUs, as soon as there are so many.
+#[track_caller]
+fn contents(far: &Taker, count: usize) -> Vec<Value> {
+    let edus = far.await_edus(is_message, count).into_iter();
     edus.map(|edu| edu["content"].clone()).collect()
 }
 
 // Checklist 5.4, 12.1, 12.2, 12.6
 #[test]
 fn they_wait_through_an_outage_and_a_crash_and_come_in_order() {
-    let (mut near, far) = (Server::start_federated(&[]), Far::start());
+    let (mut near, far) = (Server::start_federated(&[]), Taker::start());
     let alice = near.user("alice");
     let bob = far.user("bob");
     far.go_away(true);
@@ -112,20 +59,19 @@ fn they_wait_through_an_outage_and_a_crash_and_come_in_order() {
     }
     near.restart();
     far.go_away(false);
-    let taken = far.await_contents(120);
+    let taken = contents(&far, 120);
     let numbers = |contents: &[Value]| -> Vec<u64> {
         let text = |content: &Value| content["messages"][&bob]["D"]["text"].as_u64().unwrap();
         contents.iter().map(text).collect()
     };
     assert!(numbers(&taken).into_iter().eq(0..120));
-    assert_eq!(contents(&[first.body])[0], taken[0], "it has the same id");
+    assert_eq!(first.body["edus"][0]["content"], taken[0], "it has the same id");
     let mut ids: Vec<_> = taken.iter().map(|one| one["message_id"].as_str().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 120);
     assert!(ids.iter().all(|id| id.chars().count() <= 32));
-    let sizes = far.taken.lock().unwrap().clone();
-    assert!(sizes.iter().all(|body| body["edus"].as_array().unwrap().len() <= 100));
+    assert!(far.taken().iter().all(|body| body["edus"].as_array().unwrap().len() <= 100));
     // What was taken is not sent again, once this server knows.
     let until = deadline(Duration::from_secs(30));
     while !near.http.text("/metrics").contains("parlour_federation_waiting_destinations 0\n") {
@@ -136,13 +82,13 @@ fn they_wait_through_an_outage_and_a_crash_and_come_in_order() {
     near.launch();
     let alice = near.again(&alice);
     send(&alice, json!({ &bob: { "D": { "text": 120 } } })).ok();
-    assert!(numbers(&far.await_contents(121)).into_iter().eq(0..121));
+    assert!(numbers(&contents(&far, 121)).into_iter().eq(0..121));
 }
 
 // Checklist 5.3
 #[test]
 fn one_request_goes_to_all_servers_as_it_is() {
-    let (near, far) = (Server::start_federated(&[]), Far::start());
+    let (near, far) = (Server::start_federated(&[]), Taker::start());
     let [alice, carol] = ["alice", "carol"].map(|name| near.user(name));
     let (bob, dora) = (far.user("bob"), far.user("dora"));
     let long = |text: &str| json!({ "text": text, "long": "x".repeat(30_000) });
@@ -157,7 +103,7 @@ fn one_request_goes_to_all_servers_as_it_is() {
     send(&alice, messages.clone()).ok();
     assert_eq!(texts(&carol.sync(Ask::initial()).ok()), ["here"]);
     let mut all = json!({ &bob: {}, &dora: {}, &carol.id: { "*": { "text": "here" } } });
-    for content in far.await_contents(2) {
+    for content in contents(&far, 2) {
         assert_eq!((&content["sender"], &content["type"]), (&json!(alice.id), &json!("m.test")));
         assert!(content.to_string().len() <= 65_536);
         for (user, devices) in content["messages"].as_object().unwrap() {
@@ -168,7 +114,7 @@ fn one_request_goes_to_all_servers_as_it_is() {
         }
     }
     // 30,000 bytes each: two in one EDU.
-    let far_and_wide = far.await_contents(2);
+    let far_and_wide = contents(&far, 2);
     assert!((2..=3).contains(&far_and_wide.len()), "{}", far_and_wide.len());
     assert_eq!(all, messages);
 }

@@ -61,9 +61,9 @@ impl Queues {
                 Next::Attempt(attempt) => return Some(attempt),
                 Next::Nothing => return None,
                 Next::LookUp(behind, acknowledged) => (behind, acknowledged),
-                Next::Read(after) => {
+                Next::Read(wanted) => {
                     drop(table);
-                    if let Err(error) = self.read_posted(server, after) {
+                    if let Err(error) = self.read_owed(server, wanted) {
                         self.conclude(server, Err(unreadable(&error)));
                         return None;
                     }
@@ -115,7 +115,8 @@ impl Queues {
         attempt: &Attempt,
     ) -> Result<Transaction, StorageError> {
         let events = self.store.events(&attempt.events)?;
-        let mut edus = self.store.edus_at(server.as_str(), &attempt.parcel.edus)?;
+        let mut edus = attempt.parcel.updates.clone();
+        edus.extend(self.store.edus_at(server.as_str(), &attempt.parcel.edus)?);
         edus.extend_from_slice(&attempt.edus);
         Ok(Transaction {
             id: attempt.id.clone(),

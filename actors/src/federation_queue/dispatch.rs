@@ -25,7 +25,7 @@ impl Queues {
         let mut outgoing = self.changes.outgoing();
         loop {
             outgoing.mark_unchanged();
-            match self.dispatch() {
+            match self.dispatch().and_then(|is_more| Ok(self.dispatch_keys()? || is_more)) {
                 Ok(true) => {
                     tokio::task::yield_now().await;
                     continue;
@@ -53,7 +53,9 @@ impl Queues {
     fn until_next(&self) -> Duration {
         let (now, table) = (self.now(), self.lock());
         let due = table.next_time().map(|at| Duration::from_millis(at.saturating_sub(now)));
-        let sweep = table.lines.values().any(|line| line.is_unsaved).then_some(SWEEP);
+        let has_progress = table.keys_emptied < table.keys_dispatched
+            || table.lines.values().any(|line| line.is_unsaved);
+        let sweep = has_progress.then_some(SWEEP);
         due.into_iter().chain(sweep).fold(LONGEST_SLEEP, Duration::min)
     }
 

@@ -100,10 +100,7 @@ impl Queues {
 
     /// A room's id and the other servers in it, if there are any.
     fn others_in(&self, room: RoomNum) -> Result<Option<Others>, StorageError> {
-        let stays = self.store.stays_in(room, usize::MAX)?.into_iter();
-        let there = stays.filter(|(_, stay)| stay.until.is_none());
-        let names = there.filter_map(|(server, _)| OwnedServerName::try_from(server).ok());
-        let names: Vec<_> = names.filter(|name| self.options.courier.may_send(name)).collect();
+        let names: Vec<_> = self.servers_in(room)?.into_iter().collect();
         if names.is_empty() {
             return Ok(None);
         }
@@ -111,7 +108,7 @@ impl Queues {
         Ok(head.map(|head| (head.room_id.into(), names)))
     }
 
-    fn is_local(&self, user: &str) -> bool {
+    pub(super) fn is_local(&self, user: &str) -> bool {
         let server = user.split_once(':').map(|(_, server)| server);
         server == Some(self.options.server_name.as_str())
     }

@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use parlour_event::StreamPos;
 use parlour_storage::schema::DestinationEntry;
 
 /// The pause after the first failure, in milliseconds.
@@ -72,10 +71,10 @@ impl Health {
         self.retry_at = self.retry_at.min(soonest);
     }
 
-    /// What is kept of it over a restart.
-    pub(super) fn entry(&self, acknowledged: StreamPos) -> DestinationEntry {
+    /// What is kept of it over a restart, beside what is known of the server.
+    pub(super) fn entry(&self, known: DestinationEntry) -> DestinationEntry {
         let Self { failures, since: failing_since, last: last_attempt, retry_at } = *self;
-        DestinationEntry { acknowledged, failures, failing_since, last_attempt, retry_at }
+        DestinationEntry { failures, failing_since, last_attempt, retry_at, ..known }
     }
 
     /// What was kept. If the clock has been set back the pause is not longer than the limit.
@@ -159,7 +158,7 @@ mod tests {
     fn it_is_the_same_after_a_restart() {
         let mut health = Health::default();
         health.failed(5_000, None, MIDDLE, Duration::from_secs(3_600));
-        let entry = health.entry(StreamPos(7));
+        let entry = health.entry(DestinationEntry::default());
         assert_eq!(Health::of(&entry, 5_000, Duration::from_secs(3_600)), health);
         let set_back = Health::of(&entry, 0, Duration::from_secs(1));
         assert_eq!(set_back.retry_at, 1_000);

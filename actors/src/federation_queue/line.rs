@@ -5,14 +5,15 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parlour_event::{EventNum, StreamPos};
-use parlour_storage::schema::{edu_outbox::EduPlace, outbox::RoomStay};
+use parlour_storage::schema::{DestinationEntry, outbox::RoomStay};
 
 use super::{
     catch_up::Found,
     courier::Failure,
     edus::Edus,
     health::Health,
-    owed::{Owed, Parcel},
+    owed::{Owed, Parcel, Wanted},
+    unheard::Unheard,
 };
 
 /// How many events and how many EDUs a transaction may have.
@@ -110,16 +111,32 @@ pub(super) enum Next {
     Attempt(Arc<Attempt>),
     /// Events have to be looked up in storage.
     LookUp(Behind, StreamPos),
-    /// EDUs that must not be lost have to be read, from there on.
-    Read(EduPlace),
+    /// EDUs that must not be lost have to be read.
+    Read(Wanted),
     /// Nothing.
     Nothing,
 }
 
 impl Line {
-    pub(super) fn new(acknowledged: StreamPos, health: Health) -> Self {
+    /// The line of a server of which this was kept.
+    pub(super) fn new(entry: &DestinationEntry, health: Health) -> Self {
         let behind = health.is_failing().then_some(Behind::Unknown);
-        Self { acknowledged, health, behind, behind_since: health.since, ..Self::default() }
+        let unheard = Unheard::new(entry.keys, entry.is_behind || health.is_failing());
+        let (acknowledged, owed) = (entry.acknowledged, Owed::new(unheard));
+        Self { acknowledged, health, behind, behind_since: health.since, owed, ..Self::default() }
+    }
+
+    /// What is kept of it, where the queues know of changes of keys up to `dispatched`.
+    pub(super) fn entry(&mut self, dispatched: StreamPos) -> DestinationEntry {
+        let unheard = &mut self.owed.unheard;
+        let (keys, is_behind) = (unheard.heard(dispatched), unheard.is_behind());
+        let acknowledged = self.acknowledged;
+        self.health.entry(DestinationEntry {
+            acknowledged,
+            keys,
+            is_behind,
+            ..DestinationEntry::default()
+        })
     }
 
     /// An event is to go to the server. Returns whether that is news: one that has been delivered
@@ -174,8 +191,9 @@ impl Line {
         if let Some(attempt) = &self.attempt {
             return Next::Attempt(attempt.clone());
         }
-        if let Some(after) = self.owed.begin_reading() {
-            return Next::Read(after);
+        let are_events_read = self.behind.is_none() && self.queue.len() <= MAX_PDUS;
+        if let Some(wanted) = self.owed.begin_reading(are_events_read) {
+            return Next::Read(wanted);
         }
         if let Some(behind) = self.behind {
             return Next::LookUp(behind, self.acknowledged);
@@ -289,11 +307,14 @@ impl Line {
             if is_dead {
                 // What must not be lost is what it is made of; the rest is stale by now.
                 attempt.edus = Vec::new();
+                // It is looked up again.
+                attempt.parcel.updates = Vec::new();
             }
         }
         self.attempt = self.attempt.take().filter(|attempt| !attempt.is_empty());
         if is_dead {
             self.fall_behind();
+            self.owed.unheard.fall_behind();
         }
         let is_given_up = refusals >= MAX_REFUSALS;
         if is_given_up {

@@ -1,18 +1,24 @@
-//! What a server is owed beside events: EDUs that must not be lost. Storage has them; here stands
-//! how far the server has got, and what was read for the next transaction.
+//! What a server is owed beside events: EDUs that must not be lost. Storage has what they are made
+//! of; here stands how far the server has got, and what was read for the next transaction.
 
+use bytes::Bytes;
 use parlour_storage::schema::edu_outbox::{EduPlace, FIRST};
+
+use super::unheard::{self, Unheard, Users};
 
 /// What goes with one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parcel {
-    /// Where its EDUs stand in storage.
+    /// What is said of the devices of users here, as JSON. It is the first of all EDUs, so that a
+    /// device is known when a message comes from it.
+    pub(super) updates: Vec<Bytes>,
+    /// Where the other EDUs stand in storage.
     pub(super) edus: Vec<EduPlace>,
 }
 
 impl Parcel {
     pub(super) fn len(&self) -> usize {
-        self.edus.len()
+        self.updates.len() + self.edus.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -20,34 +26,61 @@ impl Parcel {
     }
 }
 
+/// What is to be read for the next transaction.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// After which place EDUs may wait.
+    pub(super) edus_after: Option<EduPlace>,
+    /// What is to be said of users.
+    pub(super) news: unheard::Wanted,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) parcel: Parcel,
+    /// More EDUs may wait.
+    pub(super) is_more: bool,
+    /// Users for whom there was no place.
+    pub(super) left: Users,
+    pub(super) page: Option<unheard::Page>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Owed {
-    /// Storage may have more than was read.
+    pub(super) unheard: Unheard,
+    /// Storage may have more EDUs than were read.
     is_more: bool,
     /// Since when something has waited, milliseconds since the epoch.
     since: Option<u64>,
-    /// Up to here everything was read.
+    /// Up to here the EDUs were read.
     read: EduPlace,
-    /// Up to here the server has everything.
+    /// Up to here the server has them.
     got: EduPlace,
     /// What the server has got is in storage still.
     is_unswept: bool,
     parcel: Parcel,
 }
 
-impl Default for Owed {
-    fn default() -> Self {
-        let (is_more, since, is_unswept) = (false, None, false);
-        Self { is_more, since, read: FIRST, got: FIRST, is_unswept, parcel: Parcel::default() }
-    }
-}
-
 impl Owed {
-    /// Something has come to wait in storage.
+    pub(super) fn new(unheard: Unheard) -> Self {
+        let (is_more, since, is_unswept) = (false, None, false);
+        let parcel = Parcel::default();
+        Self { unheard, is_more, since, read: FIRST, got: FIRST, is_unswept, parcel }
+    }
+
+    /// EDUs have come to wait in storage.
     pub(super) fn waits(&mut self, now: u64) {
         self.is_more = true;
         self.since.get_or_insert(now);
+    }
+
+    /// Something is to be said of a user.
+    pub(super) fn say(&mut self, news: impl FnOnce(&mut Unheard) -> bool, now: u64) {
+        if news(&mut self.unheard) {
+            self.since.get_or_insert(now);
+        }
     }
 
     /// Since when something has waited.
@@ -56,22 +89,40 @@ impl Owed {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        self.is_more || !self.parcel.is_empty()
+        self.is_more || self.unheard.has_work() || !self.parcel.is_empty()
     }
 
-    /// Where to go on reading, if that is to be done now. What comes to wait from here on is to be
-    /// read, too.
-    pub(super) fn begin_reading(&mut self) -> Option<EduPlace> {
-        let is_due = self.is_more && self.parcel.is_empty();
-        is_due.then(|| {
-            self.is_more = false;
-            self.read
-        })
+    /// What is to be read now, if anything. Users are spoken of only with the events that brought
+    /// them to the server, or after these.
+    pub(super) fn begin_reading(&mut self, are_events_read: bool) -> Option<Wanted> {
+        if !self.parcel.is_empty() {
+            return None;
+        }
+        let news = match are_events_read {
+            true => self.unheard.begin(),
+            false => unheard::Wanted::Nothing,
+        };
+        let edus_after = std::mem::take(&mut self.is_more).then_some(self.read);
+        let is_any = edus_after.is_some() || news != unheard::Wanted::Nothing;
+        is_any.then_some(Wanted { edus_after, news })
     }
 
-    /// What was read, and whether there is more.
-    pub(super) fn has_read(&mut self, parcel: Parcel, is_more: bool) {
+    /// It cannot be read.
+    pub(super) fn put_back(&mut self, wanted: Wanted) {
+        self.is_more |= wanted.edus_after.is_some();
+        if let unheard::Wanted::Users(users) = wanted.news {
+            self.unheard.put_back(users);
+        }
+    }
+
+    /// What was read.
+    pub(super) fn has_read(&mut self, read: Read) {
+        let Read { parcel, is_more, left, page } = read;
         self.is_more |= is_more;
+        self.unheard.put_back(left);
+        if let Some(page) = page {
+            self.unheard.found(page);
+        }
         self.read = parcel.edus.last().copied().unwrap_or(self.read);
         self.parcel = parcel;
         self.rest();
@@ -84,6 +135,7 @@ impl Owed {
 
     /// The server has what went with a transaction.
     pub(super) fn delivered(&mut self, parcel: &Parcel) {
+        self.unheard.delivered();
         if let Some(last) = parcel.edus.last() {
             self.got = *last;
             self.is_unswept = true;
@@ -109,5 +161,11 @@ impl Owed {
 
     pub(super) fn keep_sweeping(&mut self) {
         self.is_unswept |= self.got > FIRST;
+    }
+}
+
+impl Default for Owed {
+    fn default() -> Self {
+        Self::new(Unheard::default())
     }
 }

@@ -1,19 +1,12 @@
-//! Follows the EDUs that come to wait for other servers and must not be lost, and reads them.
+//! Follows the EDUs that come to wait for other servers and must not be lost.
 
 use std::sync::Arc;
 
-use parlour_event::StreamPos;
 use parlour_storage::StorageError;
-use ruma::{OwnedServerName, ServerName};
+use ruma::OwnedServerName;
 use tokio::{sync::broadcast::error::RecvError, time::sleep};
 
-use super::{Queues, dispatch::AFTER_ERROR, owed::Parcel};
-
-/// How many of these EDUs go with one transaction; the other places are for what is ephemeral.
-pub(super) const MAX_POSTED: usize = 80;
-
-/// How long they are together, in bytes: a transaction must not be larger than others take.
-const MAX_BYTES: usize = 2 << 20;
+use super::{Queues, dispatch::AFTER_ERROR};
 
 impl Queues {
     /// Has those sent to for whom something comes to wait, for ever.
@@ -58,30 +51,6 @@ impl Queues {
         if table.begin(&server, now, self.jitter()) {
             self.start_sending(server);
         }
-        Ok(())
-    }
-
-    /// Reads what goes with a server's next transaction.
-    pub(super) fn read_posted(
-        &self,
-        server: &ServerName,
-        after: (StreamPos, u64),
-    ) -> Result<(), StorageError> {
-        let end = (StreamPos(u64::MAX), u64::MAX);
-        let read = self.store.waiting_edus(server.as_str(), (after, end), MAX_POSTED);
-        let (now, mut table) = (self.now(), self.lock());
-        let Some(line) = table.lines.get_mut(server) else { return Ok(()) };
-        let waiting = read.inspect_err(|_| line.owed.waits(now))?;
-        let (mut bytes, mut parcel) = (0, Parcel::default());
-        for (place, blob) in &waiting {
-            bytes += blob.len as usize;
-            if bytes > MAX_BYTES && !parcel.is_empty() {
-                break;
-            }
-            parcel.edus.push(*place);
-        }
-        let is_more = parcel.len() < waiting.len() || waiting.len() == MAX_POSTED;
-        line.owed.has_read(parcel, is_more);
         Ok(())
     }
 }

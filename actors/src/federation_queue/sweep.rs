@@ -8,7 +8,7 @@ use parlour_event::StreamPos;
 use parlour_storage::{
     Op, StorageError,
     schema::{
-        OutboxEntry, Stored as _,
+        OutboxEntry, Stored as _, device_list,
         edu_outbox::{self, EduPlace, FIRST},
         keys, outbox,
         outbox::RoomStay,
@@ -39,6 +39,7 @@ struct Sweep {
     delivered: Vec<(OwnedServerName, EduPlace)>,
     emptied: Option<StreamPos>,
     taken_out: usize,
+    keys_emptied: Option<StreamPos>,
     floor: Option<StreamPos>,
 }
 
@@ -73,13 +74,14 @@ impl Queues {
     }
 
     async fn carry_out(&self, sweep: Sweep) -> Result<(), String> {
-        let Sweep { ops, saved, emptied, taken_out, floor, delivered: _ } = sweep;
+        let Sweep { ops, saved, emptied, taken_out, floor, keys_emptied, delivered: _ } = sweep;
         let change = Ops { ops, announcement: Announcement::Nothing };
         let kept = self.persister.commit(Box::new(change)).await;
         let mut table = self.lock();
         match kept {
             Ok(_) => {
                 table.emptied = emptied.unwrap_or(table.emptied);
+                table.keys_emptied = keys_emptied.unwrap_or(table.keys_emptied);
                 table.floor = floor.unwrap_or(table.floor);
                 table.in_outbox = table.in_outbox.saturating_sub(taken_out);
                 Ok(())
@@ -100,22 +102,26 @@ impl Queues {
         let mut sweep = Sweep::default();
         let (emptied, through, too_many, dispatched) = {
             let mut table = self.lock();
+            let keys = (table.keys_emptied, table.keys_dispatched);
             for (server, line) in table.lines.iter_mut().filter(|(_, line)| line.is_unsaved) {
                 line.is_unsaved = false;
                 let key = outbox::destination(server.as_str());
-                let value = line.health.entry(line.acknowledged).encode();
+                let value = line.entry(keys.1).encode();
                 sweep.ops.push(Op::Put { key, value });
                 line.take_over().into_iter().for_each(|stay| sweep.forget(server.as_str(), stay));
                 let delivered = line.owed.sweep().map(|until| (server.clone(), until));
                 sweep.delivered.extend(delivered);
                 sweep.saved.push(server.clone());
             }
+            let needed = table.lines.values().filter_map(|line| line.owed.unheard.needs_after());
+            sweep.keys_emptied = needed.chain([keys.1]).min().filter(|through| *through > keys.0);
             let needed = table.lines.values().filter_map(Line::needs_after).min();
             let through = needed.map_or(table.dispatched, |needed| needed.min(table.dispatched));
             let too_many = table.in_outbox.saturating_sub(MAX_OUTBOX);
             (table.emptied, through, too_many, table.dispatched)
         };
         self.take_out_edus(&mut sweep)?;
+        self.take_out_news(&mut sweep)?;
         if through <= emptied && too_many == 0 {
             return Ok(sweep);
         }
@@ -147,6 +153,18 @@ impl Queues {
             }
             let key = |place| edu_outbox::waiting_edu(server.as_str(), place);
             sweep.ops.extend(edus.into_iter().map(|(place, _)| Op::Delete { key: key(place) }));
+        }
+        Ok(())
+    }
+
+    /// News of keys that nobody needs who is told of them. Whoever is behind looks elsewhere.
+    fn take_out_news(&self, sweep: &mut Sweep) -> Result<(), StorageError> {
+        let Some(through) = sweep.keys_emptied else { return Ok(()) };
+        let news = self.store.key_news(self.lock().keys_emptied, BATCH)?;
+        let old = news.iter().filter(|(pos, _)| *pos <= through);
+        sweep.ops.extend(old.map(|(pos, _)| Op::Delete { key: device_list::key_news(*pos) }));
+        if let Some((last, _)) = news.last().filter(|_| news.len() == BATCH) {
+            sweep.keys_emptied = Some(through.min(*last));
         }
         Ok(())
     }

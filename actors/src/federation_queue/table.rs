@@ -37,6 +37,10 @@ pub(super) struct Table {
     pub(super) in_outbox: usize,
     /// Up to here not all that was taken out of the outbox had been delivered.
     pub(super) floor: StreamPos,
+    /// Of all changes of keys up to here the lines know.
+    pub(super) keys_dispatched: StreamPos,
+    /// What is to be said of keys has been taken out of storage up to here.
+    pub(super) keys_emptied: StreamPos,
     /// The first part of all transaction ids of this process.
     id_start: String,
     last_id: u64,
@@ -48,7 +52,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// With the lines of the servers that could not be reached.
+    /// With the lines of the servers that could not be reached, or have not caught up.
     pub(super) fn load(store: &Store, options: &QueueOptions) -> Result<Self, StorageError> {
         let now = options.env.clock.now_ms();
         let floor = store
@@ -61,6 +65,8 @@ impl Table {
             emptied: StreamPos(0),
             in_outbox: 0,
             floor: StreamPos(floor.unwrap_or_default()),
+            keys_dispatched: StreamPos(0),
+            keys_emptied: StreamPos(0),
             id_start: format!("{now}{}", options.env.random_string(6)),
             last_id: 0,
             is_starting: true,
@@ -72,11 +78,12 @@ impl Table {
             let page = store.destinations(&last, PAGE)?;
             let Some((name, _)) = page.last() else { return Ok(table) };
             last.clone_from(name);
-            for (name, entry) in page.into_iter().filter(|(_, entry)| entry.failures > 0) {
+            let has_work = |entry: &DestinationEntry| entry.failures > 0 || entry.is_behind;
+            for (name, entry) in page.into_iter().filter(|(_, entry)| has_work(entry)) {
                 let Ok(server) = OwnedServerName::try_from(name) else { continue };
                 let health = Health::of(&entry, now, options.longest_pause);
                 table.due.insert((health.retry_at, server.clone()));
-                table.lines.insert(server, Line::new(entry.acknowledged, health));
+                table.lines.insert(server, Line::new(&entry, health));
             }
         }
     }
@@ -90,9 +97,8 @@ impl Table {
         if !self.lines.contains_key(server) {
             let entry: Option<DestinationEntry> =
                 store.typed(&outbox::destination(server.as_str()))?;
-            let acknowledged = entry.unwrap_or_default().acknowledged;
             // Servers that failed have their line since the start.
-            let line = Line::new(acknowledged, Health::default());
+            let line = Line::new(&entry.unwrap_or_default(), Health::default());
             self.lines.insert(server.to_owned(), line);
         }
         Ok(self.lines.entry(server.to_owned()).or_default())
@@ -176,12 +182,14 @@ impl Table {
         Overview { waiting, failing, oldest_wait }
     }
 
-    pub(super) fn destination(&self, server: &ServerName) -> Option<DestinationEntry> {
-        self.lines.get(server).map(|line| line.health.entry(line.acknowledged))
+    pub(super) fn destination(&mut self, server: &ServerName) -> Option<DestinationEntry> {
+        let dispatched = self.keys_dispatched;
+        self.lines.get_mut(server).map(|line| line.entry(dispatched))
     }
 
-    pub(super) fn destinations(&self) -> HashMap<String, DestinationEntry> {
-        let entry = |line: &Line| line.health.entry(line.acknowledged);
-        self.lines.iter().map(|(server, line)| (server.to_string(), entry(line))).collect()
+    pub(super) fn destinations(&mut self) -> HashMap<String, DestinationEntry> {
+        let dispatched = self.keys_dispatched;
+        let lines = self.lines.iter_mut();
+        lines.map(|(server, line)| (server.to_string(), line.entry(dispatched))).collect()
     }
 }

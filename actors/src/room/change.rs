@@ -10,8 +10,8 @@ use parlour_event::{
 use parlour_storage::{
     Op,
     schema::{
-        EventMeta, MembershipEntry, OutboxEntry, RoomHead, Stored, TimelineEntry, TransactionEntry,
-        keys, known_keys, outbox, relations,
+        EventMeta, KeyNewsEntry, MembershipEntry, OutboxEntry, RoomHead, Stored, TimelineEntry,
+        TransactionEntry, device_list, keys, known_keys, outbox, relations,
     },
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct EventChange {
     pub(crate) state_keys: Vec<Op>,
     pub(crate) members: Vec<MemberChange>,
     pub(crate) servers: Vec<ServerChange>,
+    /// Other servers are in the room, before or after it.
+    pub(crate) concerns_others: bool,
     /// It goes to other servers.
     pub(crate) outgoing: Option<Outgoing>,
     /// What changes about relations between events.
@@ -133,12 +135,14 @@ impl Change for EventChange {
         if self.timeline.is_none() {
             return Announcement::Nothing;
         }
-        let mut members = Vec::new();
+        let (mut members, mut newcomers) = (Vec::new(), Vec::new());
         for mut member in std::mem::take(&mut self.members) {
             member.entry.pos = pos;
             if member.is_local {
                 let key = keys::membership(&member.user, self.room);
                 ops.push(Op::Put { key, value: member.entry.encode() });
+                newcomers
+                    .extend((member.comes_or_goes() == Some(true)).then(|| member.user.clone()));
                 members.push((member.user, member.entry.membership));
                 continue;
             }
@@ -152,7 +156,14 @@ impl Change for EventChange {
                 Op::Put { key, value: Bytes::new() }
             }));
         }
-        let outgoing = self.outgoing.is_some();
+        let has_news = self.concerns_others && !newcomers.is_empty();
+        if has_news {
+            // Other servers are told of the devices of those who come to them.
+            let (users, rooms) = (newcomers, vec![self.room]);
+            let value = KeyNewsEntry { users, rooms, have_come: true }.encode();
+            ops.push(Op::Put { key: device_list::key_news(pos), value });
+        }
+        let outgoing = self.outgoing.is_some() || has_news;
         Announcement::Event { room: self.room, event: self.num, members, outgoing }
     }
 }

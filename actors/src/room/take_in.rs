@@ -359,6 +359,7 @@ impl RoomCore {
             state_keys,
             members,
             servers,
+            concerns_others,
             outgoing: outgoing.filter(|_| concerns_others),
             relations: on_others.relations,
             redacted: on_others.redacted,

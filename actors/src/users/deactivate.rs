@@ -15,7 +15,7 @@ use super::{
     Decision, UserError, Users,
     accounts::put_account,
     chores::{Chore, Progress, ask_rooms},
-    keys::KeyNews,
+    keys::{KeyNews, Touched},
     sessions::remove_all,
 };
 use crate::{
@@ -55,7 +55,8 @@ impl Users {
             let left = User { created_ts: old.created_ts, deactivated: true, ..User::default() };
             let mut deleted = Vec::new();
             delete_data(store, &name, &mut deleted)?;
-            let news = KeyNews::plan(store, &name)?;
+            let touched = Touched::by(store, &name, &deleted)?;
+            let news = KeyNews::of(store, &name, touched)?;
             let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
                 let mark = || pos.0.to_be_bytes().to_vec().into();
                 ops.extend(deleted);

@@ -8,7 +8,7 @@ use parlour_storage::{
 
 use super::{
     Decision, UserError, Users, dehydrated, inbox,
-    keys::{KeyNews, remove_keys, with_news},
+    keys::{KeyNews, Touched, remove_keys, with_news},
     sessions::quiet,
 };
 use crate::commit::{Announcement, At, Change};
@@ -136,7 +136,7 @@ fn named(
     if store.get(&keys::device_keys(user, device))?.is_none() {
         return Ok(quiet(ops));
     }
-    let news = KeyNews::plan(store, user)?;
+    let news = KeyNews::of(store, user, Touched::device(device))?;
     Ok(Box::new(At(move |pos: StreamPos, all: &mut Vec<Op>| {
         all.extend(ops);
         news.write(pos, all)

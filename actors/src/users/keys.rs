@@ -16,7 +16,9 @@ use bytes::Bytes;
 use parlour_event::StreamPos;
 use parlour_storage::{
     Direction, Op, StorageError, Store,
-    schema::{Device, KeysChanged, OneTimeKeys, Stored, keys, keys::KeyReader},
+    schema::{
+        Device, DeviceList, KeysChanged, OneTimeKeys, Stored, device_list, keys, keys::KeyReader,
+    },
 };
 use serde_json::Value;
 
@@ -26,7 +28,7 @@ pub use self::{
     signing::{CrossSigningKeys, KEY_USAGES, NewSignature, SigningError},
 };
 pub(super) use self::{
-    news::{KeyNews, with_news},
+    news::{KeyNews, Touched, with_news},
     signing::is_signing_key,
 };
 use super::{Decision, UserError, Users};
@@ -141,13 +143,13 @@ impl Users {
         Ok(self.store.typed(&keys::one_time_keys(user, device))?.unwrap_or_default())
     }
 
-    /// When a user's keys last changed for others.
+    /// The newest updates of a user's device list, as other servers are told of them.
     ///
     /// # Errors
     ///
     /// If storage cannot be read.
-    pub fn keys_changed_at(&self, user: &str) -> Result<Option<StreamPos>, StorageError> {
-        last_change(&self.store, user)
+    pub fn device_list(&self, user: &str) -> Result<DeviceList, StorageError> {
+        Ok(self.store.typed(&device_list::device_list(user))?.unwrap_or_default())
     }
 }
 

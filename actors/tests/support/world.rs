@@ -8,16 +8,20 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use parlour_actors::{
     Engine, RoomLimits,
     env::{Env, ManualClock, SeededEntropy},
-    federation_queue::{Courier, Delivered, Failure, FederationQueues, QueueOptions, Transaction},
+    federation_queue::{
+        Courier, Delivered, Failure, FederationQueues, KeyTeller, QueueOptions, Transaction,
+    },
     keyring::BoxFuture,
     metrics::NoMetrics,
 };
 use parlour_event::RoomNum;
+use parlour_storage::{StorageError, schema::DeviceUpdate};
 use ruma::{OwnedRoomId, RoomId, ServerName};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{create, message, options, remote_member};
 
@@ -57,6 +61,25 @@ impl Courier for World {
             inner.attempts.push((to.to_string(), transaction.clone(), failure.is_none()));
             failure.map_or(Ok(Delivered::default()), Err)
         })
+    }
+}
+
+/// Says who and what, but not more.
+#[derive(Debug)]
+struct Teller;
+
+impl KeyTeller for Teller {
+    fn device(&self, user: &str, update: &DeviceUpdate) -> Result<Option<Bytes>, StorageError> {
+        let DeviceUpdate { stream_id, prev_id, device } = update;
+        let content = json!({ "user": user, "device": device, "id": stream_id, "prev": prev_id });
+        let edu = json!({ "edu_type": "m.device_list_update", "content": content });
+        Ok(Some(edu.to_string().into()))
+    }
+
+    fn signing_keys(&self, user: &str) -> Result<Option<Bytes>, StorageError> {
+        let content = json!({ "user": user });
+        let edu = json!({ "edu_type": "m.signing_key_update", "content": content });
+        Ok(Some(edu.to_string().into()))
     }
 }
 
@@ -138,6 +161,7 @@ pub(crate) async fn start(
     let queues = QueueOptions {
         server_name: "parlour.test".try_into().unwrap(),
         courier: world.clone(),
+        teller: Arc::new(Teller),
         longest_pause: Duration::from_secs(3_600),
         tells_presence: true,
         env,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use parlour_actors::users::{DeviceChange, InboxError, KEY_USAGES, Told, UserError};
+use parlour_actors::users::{DeviceChange, KEY_USAGES, Told, UserError};
 use ruma::{
     ServerName,
     api::federation::transactions::edu::{
@@ -14,7 +14,7 @@ use ruma::{
     serde::Raw,
 };
 
-use super::edus::{EduReceiver, FAILED, Outcome};
+use super::edus::{EduReceiver, Outcome};
 use crate::{
     client::{to_device::messages_for, txn},
     federation::outbound::remote_key,
@@ -41,14 +41,8 @@ impl EduReceiver {
         };
         let id = txn::hash(&[origin.as_str(), "m.direct_to_device", message_id.as_str()]);
         let sent = self.parts.users.send_to_devices(origin.as_str(), id, all).await;
-        Ok(match sent {
-            Ok(()) => "accepted",
-            Err(InboxError::TooMany) => "refused",
-            Err(InboxError::User(error)) => {
-                tracing::warn!(%error, "messages were not kept");
-                FAILED
-            }
-        })
+        let sent = sent.inspect_err(|error| tracing::warn!(%error, "messages were not kept"));
+        Ok(if sent.is_ok() { "accepted" } else { "refused" })
     }
 
     /// A user's device has changed.
@@ -118,7 +112,7 @@ impl EduReceiver {
             Ok(Told::Stranger) => "refused",
             Err(error) => {
                 tracing::warn!(%error, "a change of keys was not taken in");
-                FAILED
+                "failed"
             }
         }
     }

@@ -82,9 +82,6 @@ fn read(edu: &RawValue) -> serde_json::Result<Edu> {
     serde_json::from_str(edu.get())
 }
 
-/// It could not be kept, which is not the sender's fault.
-pub(super) const FAILED: &str = "failed";
-
 /// What became of one, in one word for the counter.
 pub(super) type Outcome = Result<&'static str, ViewError>;
 
@@ -93,10 +90,9 @@ impl EduReceiver {
         Self { parts, rooms: Mutex::new(LruCache::new(REMEMBERED)) }
     }
 
-    /// Takes in what has come with one transaction. Returns whether all is kept that must not be
-    /// lost; if it is not, the transaction has to come again.
-    pub(super) async fn receive(&self, origin: &ServerName, edus: Vec<Box<RawValue>>) -> bool {
-        let (mut receipts, mut is_kept) = (0, true);
+    /// Takes in what has come with one transaction.
+    pub(super) async fn receive(&self, origin: &ServerName, edus: Vec<Box<RawValue>>) {
+        let mut receipts = 0;
         for edu in edus {
             let (kind, outcome) = match read(&edu) {
                 Ok(Edu::Typing(content)) => ("m.typing", self.typing(origin, &content)),
@@ -118,16 +114,10 @@ impl EduReceiver {
             };
             let outcome = outcome.unwrap_or_else(|error| {
                 tracing::error!(%error, "an EDU cannot be taken in");
-                FAILED
+                "failed"
             });
-            let must_be_kept = matches!(
-                kind,
-                "m.direct_to_device" | "m.device_list_update" | "m.signing_key_update"
-            );
-            is_kept &= !(must_be_kept && outcome == FAILED);
             self.parts.counters.edu(kind, outcome);
         }
-        is_kept
     }
 
     /// A room in which a user is whom this server speaks for.

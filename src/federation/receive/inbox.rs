@@ -167,10 +167,8 @@ impl Inner {
         let (inner, sender, origin) = (self.clone(), sender.clone(), origin.to_owned());
         self.thread.spawn(async move {
             let results = inner.process(&sender, &origin, transaction, permits).await;
-            // Whoever asked may have gone; a repetition finds it, or is processed if there is none.
-            if let Some(results) = results {
-                decide.send_replace(Some(Arc::new(results)));
-            }
+            // Whoever asked may have gone; a repetition finds it.
+            decide.send_replace(Some(Arc::new(results)));
         });
         Ok(outcome)
     }
@@ -190,25 +188,23 @@ impl Inner {
         }
     }
 
-    /// Nothing comes of a transaction of which something is lost that must be kept.
     async fn process(
         &self,
         sender: &Sender,
         origin: &ServerName,
         Transaction { pdus, edus }: Transaction,
         permits: Permits,
-    ) -> Option<Results> {
+    ) -> Results {
         let _turn = sender.turn.lock().await;
         let Permits { place: _place, events } = permits;
         let events = self.pdus.begin(origin, pdus, events).collect(PATIENCE);
         tokio::pin!(events);
         let early = timeout(EDU_PATIENCE, &mut events).await;
-        let is_kept = self.edus.receive(origin, edus).await;
-        let results = match early {
+        self.edus.receive(origin, edus).await;
+        match early {
             Ok(results) => results,
             Err(_) => events.await,
-        };
-        is_kept.then_some(results)
+        }
     }
 }
 

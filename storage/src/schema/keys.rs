@@ -1,6 +1,7 @@
 //! The keys of the index.
 
 mod e2ee;
+mod moderation;
 mod parts;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use parlour_event::{EventNum, RoomNum, StateKeyNum, StreamPos, state::NodeId};
 
 pub use self::{
     e2ee::*,
+    moderation::*,
     parts::{KeyBuilder, KeyReader, last_number, last_numbers},
 };
 
@@ -129,6 +131,8 @@ keyspaces! {
     INBOX = b'1';
     /// EDUs that wait for other servers and must not be lost.
     EDU_OUTBOX = b'2';
+    /// What other servers are told of the devices of users here.
+    DEVICE_LIST = b'4';
     /// Backups of the keys of rooms.
     KEY_BACKUP = b'3';
     /// Server-wide values.
@@ -436,48 +440,6 @@ pub fn published(room: RoomNum) -> Bytes {
 #[must_use]
 pub fn remote_keys(server: &str) -> Bytes {
     KeyBuilder::new(REMOTE_KEYS).text(server).build()
-}
-
-/// [`NOTICE_ROOM`]
-#[must_use]
-pub fn notice_room(user: &str) -> Bytes {
-    KeyBuilder::new(NOTICE_ROOM).text(user).build()
-}
-
-/// [`REPORT`]
-#[must_use]
-pub fn report(id: u64) -> Bytes {
-    KeyBuilder::new(REPORT).number(id).build()
-}
-
-/// [`REGISTRATION_TOKEN`]
-#[must_use]
-pub fn registration_token(token: &str) -> Bytes {
-    KeyBuilder::new(REGISTRATION_TOKEN).text(token).build()
-}
-
-/// [`ROOM_ORDER`]: a block.
-#[must_use]
-pub fn blocked_room(room: &str) -> Bytes {
-    KeyBuilder::new(ROOM_ORDER).text("block").text(room).build()
-}
-
-/// [`ROOM_ORDER`]: a deletion.
-#[must_use]
-pub fn deletion(id: &str) -> Bytes {
-    KeyBuilder::new(ROOM_ORDER).text("delete").text(id).build()
-}
-
-/// [`ROOM_ORDER`]: the room that has taken a deleted one's place.
-#[must_use]
-pub fn replacement_room(deletion: &str) -> Bytes {
-    KeyBuilder::new(ROOM_ORDER).text("replacement").text(deletion).build()
-}
-
-/// The common start of all deletions' keys.
-#[must_use]
-pub fn deletions() -> Bytes {
-    KeyBuilder::new(ROOM_ORDER).text("delete").build()
 }
 
 /// [`SETTING`]

@@ -57,6 +57,10 @@ pub type RoomStay = (RoomNum, Option<StreamPos>);
 pub struct DestinationEntry {
     /// The server has got everything for it up to here.
     pub acknowledged: StreamPos,
+    /// It knows of all changes of keys up to here.
+    pub keys: StreamPos,
+    /// What it has not heard of them since is looked up.
+    pub is_behind: bool,
     /// How many attempts in a row have failed.
     pub failures: u32,
     /// When the first of them was made.

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::{device_keys, pair, publish, query, sign};
 use crate::common::{Answer, Ask, Server, User, path};
 
-const UPLOAD: &str = "/_matrix/client/v3/keys/device_signing/upload";
-const SIGN: &str = "/_matrix/client/v3/keys/signatures/upload";
+pub(super) const UPLOAD: &str = "/_matrix/client/v3/keys/device_signing/upload";
+pub(super) const SIGN: &str = "/_matrix/client/v3/keys/signatures/upload";
 
 const MASTER: u8 = 11;
-const SELF: u8 = 12;
+pub(super) const SELF: u8 = 12;
 const OTHERS: u8 = 13;
 
-fn public(seed: u8) -> String {
+pub(super) fn public(seed: u8) -> String {
     pair(seed).public_key().to_base64()
 }
 
@@ -28,7 +28,7 @@ fn key(user: &str, usage: &str, seed: u8, master: u8) -> Value {
 }
 
 /// All three keys; `base` makes other ones.
-fn keys(user: &User, base: u8) -> Value {
+pub(super) fn keys(user: &User, base: u8) -> Value {
     let key = |usage, seed| key(&user.id, usage, base + seed, base + MASTER);
     json!({ "master_key": key("master", MASTER), "self_signing_key": key("self_signing", SELF),
         "user_signing_key": key("user_signing", OTHERS) })

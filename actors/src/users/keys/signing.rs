@@ -12,7 +12,7 @@ use parlour_event::{
 };
 use parlour_storage::{Direction, Op, StorageError, Store, schema::keys};
 
-use super::{Decision, KeyNews, UserError, Users, body, news::with_news};
+use super::{Decision, KeyNews, Touched, UserError, Users, body, news::with_news};
 use crate::commit::{Announcement, At};
 
 /// What cross-signing keys are for: the user, the user's devices, other users.
@@ -140,7 +140,7 @@ impl Users {
                 return Ok(Decision::Keep(results));
             }
             let news = match signed.contains(&signer) {
-                true => Some(KeyNews::plan(store, &signer)?),
+                true => Some(KeyNews::of(store, &signer, Touched::by(store, &signer, &ops)?)?),
                 false => None,
             };
             let change = At(move |pos: StreamPos, all: &mut Vec<Op>| {

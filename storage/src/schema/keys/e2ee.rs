@@ -82,6 +82,12 @@ pub fn key_signatures_of(signer: &str) -> Bytes {
     of_user(signer, b's').build()
 }
 
+/// The common start of all [`key_signatures`] that a user has made of its own keys.
+#[must_use]
+pub fn own_key_signatures_of(user: &str) -> Bytes {
+    of_user(user, b's').text(user).build()
+}
+
 /// [`E2EE`]: when a user's keys last changed for others.
 #[must_use]
 pub fn keys_changed(user: &str) -> Bytes {
