@@ -2,20 +2,21 @@
 //!
 //! Rooms leave what is made here in the outbox, in the record of the event itself
 //! (`room/change.rs`). One task follows the outbox and puts each event into the lines of the
-//! servers that were in the room (`dispatch.rs`). A server that something waits for has a task of
+//! servers that were in the room (`dispatch.rs`, `audience.rs`). A server that something waits for has a task of
 //! its own (`deliver.rs`), no actor: it does one thing after the other, is asked nothing, and ends
 //! when nothing waits or the server cannot be reached; what it has to remember stands in the line
 //! (`line.rs`). How far each server has got is made durable a little later, many servers at once,
 //! and what everybody has got leaves the outbox then (`sweep.rs`). After a crash a server gets what
 //! it got in the last seconds once more, which its event ids tell it.
 //!
-//! A server that cannot be reached costs a line of a few numbers; what it misses is looked up when
-//! it is back (`catch_up.rs`). Of what is not an event the newest state waits, and nothing of it
+//! A server that cannot be reached costs a line of a few numbers, and an event nothing; what it
+//! misses is looked up when it is back (`catch_up.rs`). Of what is not an event the newest state waits, and nothing of it
 //! for a server that is away (`edus.rs`, `ephemeral.rs`); but messages for devices wait in storage
 //! until their server has them (`posted.rs`), and so does that somebody's devices or keys have
 //! changed (`key_news.rs`, `unheard.rs`). Both are read for one transaction after the other
 //! (`owed.rs`, `reading.rs`).
 
+mod audience;
 mod catch_up;
 mod courier;
 mod deliver;
@@ -27,6 +28,7 @@ mod key_news;
 mod line;
 mod owed;
 mod posted;
+mod presence;
 mod reading;
 mod sweep;
 mod table;
@@ -48,8 +50,8 @@ use ruma::{OwnedServerName, ServerName};
 use tokio::sync::{Notify, Semaphore};
 
 pub use self::courier::{Courier, Delivered, Failure, Transaction};
-use self::table::Table;
 pub use self::teller::KeyTeller;
+use self::{audience::Audiences, table::Table};
 use crate::{
     changes::Changes,
     engine::{Engine, StartError},
@@ -110,6 +112,8 @@ struct Queues {
     changes: Arc<Changes>,
     typing: Typing,
     presence: Presence,
+    /// Taken before `table` where both are needed.
+    audiences: Mutex<Audiences>,
     table: Mutex<Table>,
     /// There is something to do for the task that looks after everything.
     wake: Notify,
@@ -139,6 +143,7 @@ impl FederationQueues {
             changes: engine.changes.clone(),
             typing: engine.typing.clone(),
             presence: engine.presence.clone(),
+            audiences: Mutex::default(),
             table: Mutex::new(Table::load(&engine.store, &options)?),
             wake: Notify::new(),
             healthy: Semaphore::new(AT_ONCE),
@@ -232,6 +237,10 @@ impl FederationQueues {
 impl Queues {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn audiences(&self) -> MutexGuard<'_, Audiences> {
+        self.audiences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {

@@ -390,3 +390,17 @@ async fn many_dead_servers_slow_no_other_down() {
     assert_eq!(by_tries, BTreeMap::from([(1, 300)]), "nothing is tried again without a pause");
     server.stop().await;
 }
+
+// Checklist 12.8
+#[actix::test]
+async fn events_go_out_to_servers_that_an_acl_keeps_out() {
+    let server = server().await;
+    let room = server.room_with(&["far.org"]).await;
+    let acl = state("alice", "m.room.server_acl", "", r#"{"allow":["*"],"deny":["far.org"]}"#);
+    server.engine.rooms.send(&room, acl).await.unwrap();
+    server.say(&room, "you are not heard, but you hear").await;
+    server.until(|world| world.texts("far.org").len() == 2).await;
+    let expected = ["m.room.server_acl", "you are not heard, but you hear"];
+    assert_eq!(server.world.texts("far.org"), expected);
+    server.stop().await;
+}

@@ -93,8 +93,11 @@ impl Queues {
             found.behind = found.behind.or(Some(Behind::Events));
         }
         let new_id = table.new_id();
-        if let Some(line) = table.lines.get_mut(server) {
-            line.found(found, now, || new_id);
+        let Some(line) = table.lines.get_mut(server) else { return Ok(()) };
+        let was_away = line.is_away();
+        line.found(found, now, || new_id);
+        if was_away && !line.is_away() {
+            table.returns += 1;
         }
         Ok(())
     }
@@ -134,10 +137,12 @@ impl Queues {
         let Some(line) = table.lines.get_mut(server) else { return false };
         let failure = match result {
             Ok(Delivered { refused }) => {
+                let was_away = line.is_away();
                 if line.health.is_failing() {
                     tracing::info!(%server, "the server can be reached again");
                 }
                 line.delivered();
+                table.returns += u64::from(was_away);
                 drop(table);
                 metrics.transaction("ok");
                 metrics.events_refused(refused.len());

@@ -1,11 +1,11 @@
 //! Follows the outbox: puts each event into the lines of the servers that were in its room, and
 //! starts who sends to them when it is time to.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parlour_event::StreamPos;
 use parlour_storage::{StorageError, schema::OutboxEntry};
-use ruma::OwnedServerName;
+use ruma::ServerName;
 use tokio::time::{sleep, timeout};
 
 use super::{Queues, line::Waiting, sweep::SWEEP};
@@ -73,20 +73,24 @@ impl Queues {
         pos: StreamPos,
         entry: &OutboxEntry,
     ) -> Result<(), StorageError> {
-        let stays = self.store.stays_in(entry.room, usize::MAX)?.into_iter();
-        let is_meant = |server: &String| entry.except.as_ref() != Some(server);
-        let covered = stays.filter(|(server, stay)| stay.covers(pos) && is_meant(server));
-        let servers: BTreeSet<_> =
-            covered.filter_map(|(server, _)| OwnedServerName::try_from(server).ok()).collect();
         let waiting = Waiting { pos, event: entry.event, since: self.now() };
+        let mut audiences = self.audiences();
         let mut table = self.lock();
-        for server in servers.iter().filter(|server| self.options.courier.may_send(server)) {
-            if table.line(&self.store, server)?.push(waiting)
-                && table.begin(server, waiting.since, self.jitter())
-            {
-                self.start_sending(server.clone());
+        let may_send = |server: &ServerName| self.options.courier.may_send(server);
+        let all = audiences.of(&self.store, entry.room, table.returns, may_send)?;
+        all.reach(|server, stay| {
+            if !stay.covers(pos) || entry.except.as_deref() == Some(server.as_str()) {
+                return Ok(true);
             }
-        }
+            let line = table.line(&self.store, server)?;
+            if line.is_away() {
+                return Ok(false);
+            }
+            if line.push(waiting) && table.begin(server, waiting.since, self.jitter()) {
+                self.start_sending(server.to_owned());
+            }
+            Ok::<_, StorageError>(true)
+        })?;
         table.dispatched = pos;
         table.in_outbox += 1;
         Ok(())

@@ -11,12 +11,15 @@ use parlour_storage::{
     StorageError,
     schema::{ReceiptEntry, keys},
 };
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, ServerName};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
     Queues,
+    audience::Audience,
     edus::{Edu, Read, Reader},
+    presence::Again,
+    table::Table,
 };
 
 /// How often receipts and presence are told. Typing is told at once.
@@ -27,9 +30,6 @@ const TYPING_AGAIN: u32 = 30;
 
 /// How many receipts wait for the next tick; older ones are lost.
 const MAX_RECEIPTS: usize = 1_024;
-
-/// How many users' presence in one room is told with one tick.
-const MAX_PRESENT: usize = 100;
 
 /// The kind of receipt that other servers get.
 const READ: &str = "m.read";
@@ -42,13 +42,11 @@ struct Told {
     typists: HashMap<RoomNum, BTreeSet<String>>,
     /// The counter of presence.
     presence: u64,
+    again: Again,
     /// Receipts that have not been told.
     receipts: Vec<(RoomNum, StreamPos)>,
     ticks: u32,
 }
-
-/// A room's id, and the other servers in it.
-type Others = (Arc<str>, Vec<OwnedServerName>);
 
 impl Queues {
     /// Tells what there is to tell, for ever.
@@ -59,6 +57,7 @@ impl Queues {
             typing: self.typing.counter(),
             typists: HashMap::new(),
             presence: self.presence.counter(),
+            again: Again::default(),
             receipts: Vec::new(),
             ticks: 0,
         };
@@ -92,20 +91,30 @@ impl Queues {
             self.tell_typing_again(told)?;
         }
         self.tell_receipts(told)?;
-        match self.options.tells_presence {
-            true => self.tell_presence(told),
-            false => Ok(()),
+        if self.options.tells_presence {
+            self.tell_presence(&mut told.presence)?;
+            self.tell_presence_again(&mut told.again)?;
         }
+        Ok(())
     }
 
-    /// A room's id and the other servers in it, if there are any.
-    fn others_in(&self, room: RoomNum) -> Result<Option<Others>, StorageError> {
-        let names: Vec<_> = self.servers_in(room)?.into_iter().collect();
-        if names.is_empty() {
-            return Ok(None);
-        }
-        let head = self.store.room_head(room)?;
-        Ok(head.map(|head| (head.room_id.into(), names)))
+    /// A room's id, if other servers are in it.
+    fn shared_room(&self, room: RoomNum) -> Result<Option<Arc<str>>, StorageError> {
+        let is_shared = self.in_room(room, |_, all| Ok(!all.is_empty()))?;
+        let head = is_shared.then(|| self.store.room_head(room)).transpose()?.flatten();
+        Ok(head.map(|head| head.room_id.into()))
+    }
+
+    /// Does something with the servers that are in a room, while nothing is dispatched.
+    fn in_room<T>(
+        &self,
+        room: RoomNum,
+        act: impl FnOnce(&mut Table, &mut Audience) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let (mut audiences, mut table) = (self.audiences(), self.lock());
+        let may_send = |server: &ServerName| self.options.courier.may_send(server);
+        let returns = table.returns;
+        act(&mut table, audiences.of(&self.store, room, returns, may_send)?)
     }
 
     pub(super) fn is_local(&self, user: &str) -> bool {
@@ -113,23 +122,46 @@ impl Queues {
         server == Some(self.options.server_name.as_str())
     }
 
-    fn tell(
+    /// The servers in a room that can be reached.
+    pub(super) fn present_in(&self, room: RoomNum) -> Result<Vec<OwnedServerName>, StorageError> {
+        let mut present = Vec::new();
+        self.in_room(room, |table, all| {
+            all.reach(|server, stay| {
+                let is_there = !table.line(&self.store, server)?.is_away();
+                present.extend((is_there && stay.until.is_none()).then(|| server.to_owned()));
+                Ok::<_, StorageError>(is_there)
+            })
+        })?;
+        Ok(present)
+    }
+
+    /// Tells something to the servers in a room that can be reached.
+    fn tell_room(self: &Arc<Self>, room: RoomNum, edus: &[Edu]) -> Result<(), StorageError> {
+        self.in_room(room, |table, all| {
+            all.reach(|server, stay| match stay.until {
+                Some(_) => Ok(true),
+                None => self.tell(table, server, edus),
+            })
+        })
+    }
+
+    /// Tells something to a server, if that can be reached. Returns whether it can.
+    pub(super) fn tell<'a>(
         self: &Arc<Self>,
-        servers: impl IntoIterator<Item = OwnedServerName>,
-        edus: &[Edu],
-    ) -> Result<(), StorageError> {
-        let now = self.now();
-        let mut dropped = 0;
-        for server in servers {
-            let mut table = self.lock();
-            let line = table.line(&self.store, &server)?;
-            dropped += edus.iter().filter(|edu| !line.tell((*edu).clone())).count();
-            if table.begin(&server, now, self.jitter()) {
-                self.start_sending(server);
-            }
+        table: &mut Table,
+        server: &ServerName,
+        edus: impl IntoIterator<Item = &'a Edu>,
+    ) -> Result<bool, StorageError> {
+        let line = table.line(&self.store, server)?;
+        if line.is_away() {
+            return Ok(false);
         }
+        let dropped = edus.into_iter().filter(|edu| !line.tell((*edu).clone())).count();
         self.options.metrics.edus_dropped(dropped);
-        Ok(())
+        if table.begin(server, self.now(), self.jitter()) {
+            self.start_sending(server.to_owned());
+        }
+        Ok(true)
     }
 
     fn tell_typing(self: &Arc<Self>, told: &mut Told) -> Result<(), StorageError> {
@@ -137,27 +169,32 @@ impl Queues {
         for room in self.typing.rooms_since(since) {
             let Some(users) = self.typing.changed_since(room, since) else { continue };
             let now: BTreeSet<_> = users.into_iter().filter(|user| self.is_local(user)).collect();
-            let before = told.typists.remove(&room).unwrap_or_default();
-            if now == before {
+            let Some(room_id) = self.shared_room(room)? else {
+                told.typists.remove(&room);
+                continue;
+            };
+            let nobody = BTreeSet::new();
+            let before = told.typists.get(&room).unwrap_or(&nobody);
+            if now == *before {
                 continue;
             }
-            let Some((room_id, servers)) = self.others_in(room)? else { continue };
-            let changed = now.symmetric_difference(&before);
+            let changed = now.symmetric_difference(before);
             let edus: Vec<_> =
                 changed.map(|user| typing(&room_id, user, now.contains(user))).collect();
-            self.tell(servers, &edus)?;
-            if !now.is_empty() {
-                told.typists.insert(room, now);
-            }
+            self.tell_room(room, &edus)?;
+            match now.is_empty() {
+                true => told.typists.remove(&room),
+                false => told.typists.insert(room, now),
+            };
         }
         Ok(())
     }
 
     fn tell_typing_again(self: &Arc<Self>, told: &Told) -> Result<(), StorageError> {
-        for (room, users) in &told.typists {
-            if let Some((room_id, servers)) = self.others_in(*room)? {
+        for (&room, users) in &told.typists {
+            if let Some(room_id) = self.shared_room(room)? {
                 let edus: Vec<_> = users.iter().map(|user| typing(&room_id, user, true)).collect();
-                self.tell(servers, &edus)?;
+                self.tell_room(room, &edus)?;
             }
         }
         Ok(())
@@ -169,7 +206,7 @@ impl Queues {
             by_room.entry(room).or_default().push(pos);
         }
         for (room, positions) in by_room {
-            let Some((room_id, servers)) = self.others_in(room)? else { continue };
+            let Some(room_id) = self.shared_room(room)? else { continue };
             let mut edus = Vec::new();
             for pos in positions {
                 let receipt: Option<ReceiptEntry> =
@@ -187,25 +224,7 @@ impl Queues {
                     read: Read { event_id: receipt.event_id.into(), ts: receipt.ts },
                 }));
             }
-            self.tell(servers, &edus)?;
-        }
-        Ok(())
-    }
-
-    fn tell_presence(self: &Arc<Self>, told: &mut Told) -> Result<(), StorageError> {
-        let since = std::mem::replace(&mut told.presence, self.presence.counter());
-        let rooms = self.presence.rooms_since(since).unwrap_or_default();
-        let mut audience = BTreeMap::<Arc<str>, BTreeSet<OwnedServerName>>::new();
-        for room in rooms {
-            let Some((_, servers)) = self.others_in(room)? else { continue };
-            let users = self.presence.changed_in(room, since, MAX_PRESENT).into_iter();
-            for user in users.filter(|user| self.is_local(user)) {
-                audience.entry(user).or_default().extend(servers.iter().cloned());
-            }
-        }
-        for (user, servers) in audience {
-            let status = self.presence.status(&user)?;
-            self.tell(servers, &[Edu::Presence { user, status }])?;
+            self.tell_room(room, &edus)?;
         }
         Ok(())
     }

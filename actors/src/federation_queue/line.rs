@@ -168,6 +168,12 @@ impl Line {
         !self.health.is_failing() && self.edus.put(edu)
     }
 
+    /// Whether the server cannot be reached and what it misses is looked up when it can: then nothing
+    /// needs to be put into its line.
+    pub(super) fn is_away(&self) -> bool {
+        self.health.is_failing() && self.behind.is_some()
+    }
+
     pub(super) fn has_work(&self) -> bool {
         self.attempt.is_some()
             || self.behind.is_some()

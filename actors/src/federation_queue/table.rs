@@ -44,6 +44,8 @@ pub(super) struct Table {
     /// The first part of all transaction ids of this process.
     id_start: String,
     last_id: u64,
+    /// How often a server that was away ([`Line::is_away`]) has been found not to be any more.
+    pub(super) returns: u64,
     /// What has waited since before the start is not sent all at once.
     pub(super) is_starting: bool,
     pub(super) is_stopped: bool,
@@ -69,6 +71,7 @@ impl Table {
             keys_emptied: StreamPos(0),
             id_start: format!("{now}{}", options.env.random_string(6)),
             last_id: 0,
+            returns: 0,
             is_starting: true,
             is_stopped: false,
             last_sweep: now,

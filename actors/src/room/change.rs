@@ -278,6 +278,9 @@ impl ServerChange {
             ops.push(put_if(is_in, stay, pos));
             ops.push(put_if(is_in, room_of, pos));
         }
+        if self.has_come() || self.has_left() || self.is_let_go() {
+            ops.push(put_if(true, outbox::stays_changed(room), pos));
+        }
         if (self.has_left() || self.is_let_go()) && is_told {
             // Who has not been in the room gets this one event and nothing from before.
             let since = if self.is_let_go() { pos } else { StreamPos(0) };

@@ -17,6 +17,7 @@ use parlour_actors::{
     },
     keyring::BoxFuture,
     metrics::NoMetrics,
+    presence::PresenceOptions,
 };
 use parlour_event::RoomNum;
 use parlour_storage::{StorageError, schema::DeviceUpdate};
@@ -157,6 +158,8 @@ pub(crate) async fn start(
     let env = Env::new(clock.clone(), Arc::new(SeededEntropy::new(START)));
     let mut options = options(dir, RoomLimits::default());
     options.env = env.clone();
+    let day = Duration::from_secs(86_400);
+    options.presence = Some(PresenceOptions { idle: day, grace: day });
     let engine = Engine::start(options).await.unwrap();
     let queues = QueueOptions {
         server_name: "parlour.test".try_into().unwrap(),

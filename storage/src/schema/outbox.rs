@@ -131,6 +131,13 @@ pub fn newest_outgoing(room: RoomNum) -> Bytes {
     KeyBuilder::new(SERVER_STAY).number(room.0).kind(b'n').build()
 }
 
+/// [`SERVER_STAY`], the position at which the stays in a room last changed, but for those that are
+/// forgotten after their end.
+#[must_use]
+pub fn stays_changed(room: RoomNum) -> Bytes {
+    KeyBuilder::new(SERVER_STAY).number(room.0).kind(b'v').build()
+}
+
 /// [`ROOM_OF_SERVER`]
 #[must_use]
 pub fn room_of(server: &str, (room, until): RoomStay) -> Bytes {
@@ -198,9 +205,22 @@ impl Store {
     ///
     /// If the index cannot be read.
     pub fn newest_outgoing(&self, room: RoomNum) -> Result<StreamPos, StorageError> {
-        let key = newest_outgoing(room);
-        let entry = self.get(&key)?;
-        entry.map_or(Ok(StreamPos(0)), |entry| decode_number(&key, &entry.value).map(StreamPos))
+        self.position(&newest_outgoing(room))
+    }
+
+    /// The position at which the stays in a room last changed, but for those that are forgotten
+    /// after their end.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn stays_changed(&self, room: RoomNum) -> Result<StreamPos, StorageError> {
+        self.position(&stays_changed(room))
+    }
+
+    fn position(&self, key: &[u8]) -> Result<StreamPos, StorageError> {
+        let entry = self.get(key)?;
+        entry.map_or(Ok(StreamPos(0)), |entry| decode_number(key, &entry.value).map(StreamPos))
     }
 
     /// The rooms whose events a server gets, after one of them: at most `limit`.
@@ -220,6 +240,32 @@ impl Store {
         let read = |key: &[u8]| last_numbers(key).unwrap_or_default();
         let numbers = found.iter().map(|(key, _)| read(key));
         Ok(numbers.map(|(room, until)| (RoomNum(room), read_end(until))).collect())
+    }
+
+    /// The names of servers that get a room's events, after one of them: at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn servers_with_rooms(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, StorageError> {
+        let mut servers = Vec::<String>::new();
+        let high = KeyBuilder::new(ROOM_OF_SERVER + 1).build();
+        while servers.len() < limit {
+            let last = servers.last().map_or(after, String::as_str);
+            let low = room_of(last, (RoomNum(u64::MAX), None));
+            let range = (Bound::Excluded(&low[..]), Bound::Excluded(&high[..]));
+            let found = self.scan(range, Direction::Forward, 1)?;
+            let name = found.first().and_then(|(key, _)| KeyReader::new(key).text());
+            match name {
+                Some(name) => servers.push(name),
+                None => break,
+            }
+        }
+        Ok(servers)
     }
 
     /// What is known of the servers to which something was sent, by name after one of them: at
@@ -314,6 +360,12 @@ mod tests {
         assert_eq!(rooms((RoomNum(0), None), 9), all);
         assert_eq!(rooms(all[0], 1), [all[1]]);
         assert_eq!(rooms(all[1], 9), [all[2]]);
+        let servers = |after, most| store.servers_with_rooms(after, most).expect("read");
+        assert_eq!(servers("", 9), ["a.org", "a.organic"]);
+        assert_eq!(
+            (servers("", 1), servers("a.org", 9)),
+            (vec!["a.org".into()], vec!["a.organic".into()])
+        );
         let names = |after| -> Vec<_> {
             let found = store.destinations(after, 9).expect("read");
             found.into_iter().map(|(name, _)| name).collect()
