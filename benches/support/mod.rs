@@ -101,15 +101,19 @@ impl Server {
         kib << 10
     }
 
-    /// CPU time of the server so far, from the kernel's clock ticks of 10 ms.
+    /// CPU time of the server so far.
     pub(crate) fn cpu(&self) -> Duration {
-        let pid = self.child.as_ref().expect("it runs").id();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("procfs");
-        let after_name = stat.rsplit_once(')').expect("name in brackets").1;
-        let fields: Vec<_> = after_name.split_whitespace().collect();
-        let ticks = |index: usize| fields[index].parse::<u64>().expect("a number");
-        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+        cpu_of(self.child.as_ref().expect("it runs").id())
     }
+}
+
+/// CPU time of a process so far, from the kernel's clock ticks of 10 ms.
+pub(crate) fn cpu_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("procfs");
+    let after_name = stat.rsplit_once(')').expect("name in brackets").1;
+    let fields: Vec<_> = after_name.split_whitespace().collect();
+    let ticks = |index: usize| fields[index].parse::<u64>().expect("a number");
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
 impl Drop for Server {
@@ -145,10 +149,26 @@ impl Connection {
 
     /// Asks, and does not wait for the answer.
     pub(crate) fn begin(&mut self, method: &str, path: &str, body: &str) {
+        let authorization = format!("Bearer {}", self.token);
+        self.write(method, &format!("/_matrix/client/v3/{path}"), &authorization, body);
+    }
+
+    /// Asks with any `Authorization`, and gives the body of a successful answer.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        authorization: &str,
+        body: &str,
+    ) -> Vec<u8> {
+        self.write(method, path, authorization, body);
+        self.finish(method, path)
+    }
+
+    fn write(&mut self, method: &str, path: &str, authorization: &str, body: &str) {
         let request = format!(
-            "{method} /_matrix/client/v3/{path} HTTP/1.1\r\nHost: localhost\r\n\
-             Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
-            self.token,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Authorization: {authorization}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len(),
         );
         self.stream.get_mut().write_all(request.as_bytes()).expect("written");

@@ -89,8 +89,8 @@ impl Server {
     /// Asks the server to stop, by SIGTERM, and waits until it has.
     #[track_caller]
     pub(crate) fn terminate(&mut self) -> ExitStatus {
+        let id = self.pid().to_string();
         let mut child = self.child.take().expect("it runs");
-        let id = child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         let until = deadline(STOP);
         while !until.passed() {
@@ -102,6 +102,11 @@ impl Server {
         let _ = child.kill();
         let _ = child.wait();
         panic!("the server didn't stop within {STOP:?}");
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// What all its processes so far have written to their standard error.
