@@ -56,7 +56,7 @@ pub mod words;
 pub mod workers;
 
 pub use engine::{Engine, EngineOptions, StartError};
-pub use registry::{NewRoom, RoomLimits, Rooms};
+pub use registry::{NewRoom, PolicyError, PolicySource, RoomLimits, Rooms};
 pub use room::{
     messages::{
         Backfilled, Entrance, LocalEvent, ProfileUpdate, RoomError, Sent, Template, Transaction,

@@ -5,6 +5,7 @@
 //! at once.
 
 mod federation;
+mod policy;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,6 +25,8 @@ use parlour_event::{Pdu, RoomVersion, content::Membership, json::Object, pdu::Pd
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use tokio::sync::{Semaphore, oneshot};
 
+use self::policy::{After, Signatures};
+pub use self::policy::{PolicyError, PolicySource};
 use crate::{
     directory::AliasClaim,
     persister::Persister,
@@ -32,6 +35,7 @@ use crate::{
         messages::{
             Admission, Birth, Input, LocalEvent, Output, Perform, ProfileUpdate, RoomError, Sent,
         },
+        policy::Condition,
     },
     threads::Thread,
     workers::Workers,
@@ -111,6 +115,7 @@ struct Registry {
     server_queue: Arc<Semaphore>,
     resolvers: Workers,
     loading: Arc<Semaphore>,
+    signatures: Signatures,
     threads: Vec<Thread>,
     /// The time in the newest create event.
     last_birth: AtomicU64,
@@ -150,6 +155,7 @@ impl Rooms {
             persister,
             server_queue: Arc::new(Semaphore::new(limits.queue)),
             resolvers,
+            signatures: Signatures::default(),
             loading: Arc::new(Semaphore::new(limits.loading)),
             limits,
             last_birth: AtomicU64::new(0),
@@ -182,10 +188,8 @@ impl Rooms {
     ///
     /// See [`RoomError`]; the room has not changed then.
     pub async fn send(&self, room: &RoomId, event: LocalEvent) -> Result<Sent, RoomError> {
-        match self.perform(room, || Input::Local(Box::new(event.clone()))).await? {
-            Output::Sent(sent) => Ok(sent),
-            _ => Err(RoomError::Gone),
-        }
+        let after = After::of(&event, Condition::None);
+        self.send_signed(room, || Input::Local(Box::new(event.clone())), after).await
     }
 
     /// Sends a local user's member event if the membership of its target is one of `from` at the
@@ -200,10 +204,24 @@ impl Rooms {
         event: LocalEvent,
         from: &'static [Membership],
     ) -> Result<Sent, RoomError> {
-        match self.perform(room, || Input::Member(Box::new(event.clone()), from)).await? {
-            Output::Sent(sent) => Ok(sent),
-            _ => Err(RoomError::Gone),
-        }
+        let after = After::of(&event, Condition::Membership(from));
+        self.send_signed(room, || Input::Member(Box::new(event.clone()), from), after).await
+    }
+
+    /// As [`Rooms::change_membership`], for a user who goes for good: the room's policy server is
+    /// asked, but its refusal keeps nobody.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rooms::change_membership`].
+    pub async fn depart(
+        &self,
+        room: &RoomId,
+        event: LocalEvent,
+        from: &'static [Membership],
+    ) -> Result<Sent, RoomError> {
+        let after = After { is_forced: true, ..After::of(&event, Condition::Membership(from)) };
+        self.send_signed(room, || Input::Member(Box::new(event.clone()), from), after).await
     }
 
     /// Sends a guest's join, if the room lets guests in at the very moment.
@@ -212,10 +230,8 @@ impl Rooms {
     ///
     /// [`RoomError::NoGuests`], else as [`Rooms::send`].
     pub async fn join_as_guest(&self, room: &RoomId, event: LocalEvent) -> Result<Sent, RoomError> {
-        match self.perform(room, || Input::Guest(Box::new(event.clone()))).await? {
-            Output::Sent(sent) => Ok(sent),
-            _ => Err(RoomError::Gone),
-        }
+        let after = After::of(&event, Condition::LetsGuestsIn);
+        self.send_signed(room, || Input::Guest(Box::new(event.clone())), after).await
     }
 
     /// Says a local user's new name and avatar in a room, by a member event. Nothing happens in a
@@ -229,7 +245,13 @@ impl Rooms {
         room: &RoomId,
         update: ProfileUpdate,
     ) -> Result<(), RoomError> {
-        self.perform(room, || Input::Profile(Box::new(update.clone()))).await.map(drop)
+        let after = After {
+            transaction: None,
+            condition: Condition::Membership(&[Membership::Join]),
+            is_forced: false,
+        };
+        let input = || Input::Profile(Box::new(update.clone()));
+        self.settle(room, input, |pdu| after.build(pdu), false).await.map(drop)
     }
 
     /// Creates a room: all of its first events with its alias and its entry in the directory, or

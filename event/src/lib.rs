@@ -10,6 +10,7 @@
 //! | [`auth`] | auth event selection and the authorisation rules |
 //! | [`state`] | room state as a persistent, content-addressed map |
 //! | [`resolve`] | state resolution v1, v2 and v2.1 |
+//! | [`policy`] | policy servers: who must sign a room's events |
 //! | [`visibility`] | who may see which event |
 //! | [`ids`] | interned identifiers |
 
@@ -19,6 +20,7 @@ pub mod hashes;
 pub mod ids;
 pub mod json;
 pub mod pdu;
+pub mod policy;
 pub mod redaction;
 pub mod resolve;
 pub mod signing;

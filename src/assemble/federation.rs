@@ -32,6 +32,7 @@ use crate::{
             dns::SystemDns,
             https::{Carrier, Https, HttpsWeb},
             key_source::NetworkKeys,
+            policy::NetworkPolicy,
             rooms::RoomClient,
             tls,
             transport::{NoTransport, Transport},
@@ -80,6 +81,9 @@ impl Network {
                 .map_err(StartError::Thread)?;
         let checker = EventChecker::new(ring.clone(), workers);
         let room_client = RoomClient::new(client.clone());
+        if config.federation.enabled {
+            engine.rooms.ask_policy_servers(Arc::new(NetworkPolicy(room_client.clone())));
+        }
         let queues = sending::queues(boot, engine, client.clone())?;
         let user_keys = user_keys(boot, engine, client.clone())?;
         let resync = Resync::new(user_keys.clone(), engine.store.clone());

@@ -8,7 +8,7 @@ use parlour_actors::users::{
     UserError,
 };
 use parlour_actors::{
-    RelationError, RoomError, delayed::DelayedError, directory::AliasError,
+    PolicyError, RelationError, RoomError, delayed::DelayedError, directory::AliasError,
     persister::PersistError, reports::ReportError,
 };
 use parlour_event::auth::AuthError;
@@ -169,11 +169,51 @@ impl From<RoomError> for ApiError {
             RoomError::BadEntrance(_) => {
                 Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, error.to_string())
             }
+            RoomError::Policy(error) => error.into(),
             RoomError::Busy | RoomError::Persist(PersistError::Busy) => Self::limit_exceeded(BUSY),
             RoomError::Persist(error) => Self::unavailable(error),
             other => Self::internal(other),
         }
     }
+}
+
+impl From<PolicyError> for ApiError {
+    /// What a policy server says goes to the client as it is, unless clients would take it for
+    /// something else: that their login has ended, or that this server has failed.
+    fn from(error: PolicyError) -> Self {
+        let gateway = |why: &str| Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, why);
+        let (status, errcode, message, retry_after) = match error {
+            PolicyError::Refused { status, errcode, message, retry_after } => {
+                (status, errcode, message, retry_after)
+            }
+            PolicyError::Silent(_) => return gateway(&error.to_string()),
+        };
+        let message = match message.is_empty() {
+            true => "The room's policy server refuses".to_owned(),
+            false => message,
+        };
+        let errcode = errcode.map(ErrorCode::from).filter(|errcode| !is_of_session(errcode));
+        let errcode = errcode.unwrap_or(ErrorCode::Forbidden);
+        match status {
+            429 => Self::limit_exceeded(retry_after.unwrap_or(BUSY)),
+            400 => Self::new(StatusCode::BAD_REQUEST, errcode, message),
+            404 => Self::new(StatusCode::NOT_FOUND, errcode, message),
+            403 => Self::new(StatusCode::FORBIDDEN, errcode, message),
+            _ => gateway(&message),
+        }
+    }
+}
+
+/// Whether an error says something of the login of whoever gets it.
+fn is_of_session(errcode: &ErrorCode) -> bool {
+    matches!(
+        errcode,
+        ErrorCode::UnknownToken
+            | ErrorCode::MissingToken
+            | ErrorCode::UserLocked
+            | ErrorCode::UserSuspended
+            | ErrorCode::UserDeactivated
+    )
 }
 
 impl From<DelayedError> for ApiError {

@@ -28,6 +28,7 @@ pub mod https;
 pub mod key_source;
 pub mod key_updates;
 pub mod membership;
+pub mod policy;
 pub mod remote_key;
 pub mod rooms;
 pub mod tls;

@@ -5,9 +5,9 @@ use parlour_event::{
     json::{Object, Value as Json},
     signing::{self, SigningKey},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::{Asked, FakeServer, Origin, Server, User, Visitor, bytes, parse};
+use crate::common::{Asked, FakeServer, Origin, Server, User, Visitor, bytes, parse, path};
 
 const VERSION: &str = "11";
 
@@ -22,6 +22,15 @@ fn sign(event: &Object, name: &str) -> Object {
     event
 }
 
+/// The answer with the policy server's signature on an event.
+fn signature(origin: &Origin, event: &Value) -> Vec<u8> {
+    let signed = sign(&parse(event), &origin.name);
+    let signature = signed["signatures"].get(&origin.name).unwrap();
+    let signature = signature.get("ed25519:policy_server").unwrap();
+    let by_key = Object::from([("ed25519:policy_server".to_owned(), signature.clone())]);
+    bytes(Object::from([(origin.name.clone(), Json::Object(by_key))]))
+}
+
 /// A policy server that does not want spam.
 fn policy_server() -> FakeServer {
     FakeServer::start(|origin: Origin| {
@@ -29,14 +38,23 @@ fn policy_server() -> FakeServer {
             if asked.path != "/_matrix/policy/v1/sign" {
                 return None;
             }
-            if asked.body["content"]["body"] == "spam" {
-                return Some((400, br#"{"errcode":"M_FORBIDDEN","error":"spam"}"#.to_vec()));
+            let error = |status, json: &str| Some((status, json.as_bytes().to_vec()));
+            match asked.body["content"]["body"].as_str().unwrap_or_default() {
+                "spam" => return error(400, r#"{"errcode":"M_FORBIDDEN","error":"spam"}"#),
+                "too fast" => {
+                    let slower =
+                        r#"{"errcode":"M_LIMIT_EXCEEDED","error":"?","retry_after_ms":7000}"#;
+                    return error(429, slower);
+                }
+                "unknown room" => return error(404, r#"{"errcode":"M_NOT_FOUND","error":"?"}"#),
+                "broken" => return error(500, "?"),
+                "logs out" => return error(400, r#"{"errcode":"M_UNKNOWN_TOKEN","error":"?"}"#),
+                "no token" => return error(401, r#"{"errcode":"M_MISSING_TOKEN","error":"?"}"#),
+                "forged" => return Some((200, signature(&origin, &json!({ "type": "other" })))),
+                _ if asked.body["content"]["membership"] == "knock" => return error(403, "{}"),
+                _ => {}
             }
-            let signed = sign(&parse(&asked.body), &origin.name);
-            let signature = signed["signatures"].get(&origin.name)?.get("ed25519:policy_server")?;
-            let by_key = Object::from([("ed25519:policy_server".to_owned(), signature.clone())]);
-            let all = Object::from([(origin.name.clone(), Json::Object(by_key))]);
-            Some((200, bytes(all)))
+            Some((200, signature(&origin, &asked.body)))
         }
     })
 }
@@ -79,4 +97,72 @@ fn what_the_policy_server_does_not_sign_is_not_seen() {
     set_policy(&alice, &visitor.room, "nobody.example.org", &public);
     visitor.accepted(&[message("spam")]);
     assert_eq!(visitor.said(), ["before", "good", "signed", "spam"]);
+}
+
+/// A room of alice's that has a policy server, and a visitor of that.
+fn guarded<'a>(near: &'a Server, alice: &'a User, far: &FakeServer) -> Visitor<'a> {
+    let visitor = Visitor::new(near, alice, &far.origin, VERSION);
+    set_policy(alice, &visitor.room, far.name(), &key().public_key().to_base64());
+    visitor
+}
+
+// Checklist 13.21
+#[test]
+fn what_is_sent_here_is_signed_first_by_the_policy_server() {
+    let (near, far) = (Server::start_federated(&[]), policy_server());
+    let (alice, bob) = (near.user("alice"), near.user("bob"));
+    let elsewhere = alice.public_room();
+    let visitor = guarded(&near, &alice, &far);
+    let room = &visitor.room;
+    assert_eq!(asked(&far), 0, "who is to be asked is not asked about that");
+    alice.say(&elsewhere, "spam").ok();
+    assert_eq!(asked(&far), 0);
+    let said = alice.say(room, "hello").event_id();
+    assert_eq!(asked(&far), 1);
+    let at = path("/_matrix/federation/v1/event/{}", &[&said]);
+    let event = far.origin.get(&near, &at).ok()["pdus"][0].clone();
+    let signatures = event["signatures"].as_object().unwrap();
+    assert!(signatures[&near.name()].is_object(), "{event}");
+    assert!(signatures[far.name()]["ed25519:policy_server"].is_string(), "{event}");
+    // Once is enough for a transaction, and for an event that changes nothing.
+    let body = json!({ "msgtype": "m.text", "body": "once" });
+    let first = alice.send_as(room, "m.room.message", "txn", body.clone()).event_id();
+    assert_eq!(alice.send_as(room, "m.room.message", "txn", body).event_id(), first);
+    alice.set_state(room, "m.room.topic", "", json!({ "topic": "peace" })).ok();
+    alice.set_state(room, "m.room.topic", "", json!({ "topic": "peace" })).ok();
+    assert_eq!(asked(&far), 3);
+    // Members, redactions and whoever comes from elsewhere are no exception.
+    bob.join(room).ok();
+    bob.say(room, "me, too").ok();
+    alice.redact(room, &first, "once is too often").ok();
+    alice.membership(room, "kick", json!({ "user_id": bob.id })).ok();
+    alice.membership(room, "unban", json!({ "user_id": bob.id })).refused(403, "M_FORBIDDEN");
+    assert_eq!(asked(&far), 7);
+    assert_eq!(visitor.said(), ["hello", "(none)", "me, too"]);
+    // The room can do without it again, whatever it thinks.
+    alice.set_state(room, "m.room.policy", "", json!({})).ok();
+    alice.say(room, "spam").ok();
+    assert_eq!(asked(&far), 7);
+}
+
+// Checklist 13.21
+#[test]
+fn clients_are_told_what_the_policy_server_says() {
+    let (near, far) = (Server::start_federated(&[]), policy_server());
+    let alice = near.user("alice");
+    let visitor = guarded(&near, &alice, &far);
+    let room = &visitor.room;
+    let refused = alice.say(room, "spam").refused(400, "M_FORBIDDEN");
+    assert_eq!(refused["error"], "spam");
+    let slower = alice.say(room, "too fast").refused(429, "M_LIMIT_EXCEEDED");
+    assert_eq!(slower["retry_after_ms"], 7_000);
+    alice.say(room, "unknown room").refused(404, "M_NOT_FOUND");
+    alice.say(room, "broken").refused(502, "M_UNKNOWN");
+    alice.say(room, "forged").refused(502, "M_UNKNOWN");
+    // A client would take these for something else.
+    alice.say(room, "logs out").refused(400, "M_FORBIDDEN");
+    alice.say(room, "no token").refused(502, "M_UNKNOWN");
+    assert_eq!(visitor.said(), Vec::<String>::new());
+    alice.say(room, "hello").ok();
+    assert_eq!(visitor.said(), ["hello"]);
 }

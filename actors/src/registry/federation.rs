@@ -71,8 +71,8 @@ impl Rooms {
         pdu: Arc<Pdu>,
         from: Option<&ServerName>,
     ) -> Result<Sent, RoomError> {
-        let input = || Input::Bring(pdu.clone(), from.map(ToOwned::to_owned));
-        sent(self.perform(room, input).await?)
+        let bring = |pdu| Input::Bring(pdu, from.map(ToOwned::to_owned));
+        sent(self.settle(room, || bring(pdu.clone()), bring, false).await?)
     }
 
     /// Stores events without a place in the graph: an auth chain, or a state. Known ones are
@@ -125,6 +125,10 @@ impl Rooms {
     pub async fn propose(&self, room: &RoomId, event: LocalEvent) -> Result<Arc<Pdu>, RoomError> {
         match self.perform(room, || Input::Propose(Box::new(event.clone()))).await? {
             Output::Proposed(pdu) => Ok(pdu),
+            Output::Unsigned(unsigned) => {
+                let (_turn, _) = self.0.signatures.turn(room).await?;
+                self.0.signatures.signed(&unsigned).await
+            }
             _ => Err(RoomError::Gone),
         }
     }
@@ -168,7 +172,7 @@ impl Rooms {
     }
 }
 
-fn sent(output: Output) -> Result<Sent, RoomError> {
+pub(super) fn sent(output: Output) -> Result<Sent, RoomError> {
     match output {
         Output::Sent(sent) => Ok(sent),
         _ => Err(RoomError::Gone),

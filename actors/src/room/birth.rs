@@ -56,7 +56,7 @@ fn first_steps(
         _ => return Err(RoomError::CreateRefused),
     }
     for event in events {
-        if let Local::Step(step, _) = core.local(event)? {
+        if let Local::Step(step, _) = core.founding(event)? {
             steps.push(*step);
         }
     }

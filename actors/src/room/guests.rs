@@ -11,11 +11,16 @@ use super::{
 impl RoomCore {
     /// Takes in a guest's join, if the room lets guests in at this very moment.
     pub(crate) fn guest_join(&mut self, event: LocalEvent) -> Result<Local, RoomError> {
-        let access = self.state_event(self.state, "m.room.guest_access", "")?;
-        if !access.is_some_and(|(_, access)| lets_guests_in(&access)) {
-            return Err(RoomError::NoGuests);
-        }
+        self.check_lets_guests_in()?;
         self.local(event)
+    }
+
+    pub(super) fn check_lets_guests_in(&mut self) -> Result<(), RoomError> {
+        let access = self.state_event(self.state, "m.room.guest_access", "")?;
+        match access.is_some_and(|(_, access)| lets_guests_in(&access)) {
+            true => Ok(()),
+            false => Err(RoomError::NoGuests),
+        }
     }
 }
 

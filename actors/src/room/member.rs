@@ -17,14 +17,23 @@ impl RoomCore {
         event: LocalEvent,
         from: &[Membership],
     ) -> Result<Local, RoomError> {
-        let user = event.state_key.clone().unwrap_or_default();
-        let member = self.state_event(self.state, "m.room.member", &user)?;
+        self.check_membership(event.state_key.as_deref().unwrap_or_default(), from)?;
+        self.local(event)
+    }
+
+    /// Checks that a user's membership is one of `from`.
+    pub(super) fn check_membership(
+        &mut self,
+        user: &str,
+        from: &[Membership],
+    ) -> Result<(), RoomError> {
+        let member = self.state_event(self.state, "m.room.member", user)?;
         let membership =
             member.and_then(|(_, member)| MemberContent::new(member.content()).membership());
         let is = membership.unwrap_or(Membership::Leave);
-        if !from.contains(&is) {
-            return Err(RoomError::WrongMembership { user, is });
+        match from.contains(&is) {
+            true => Ok(()),
+            false => Err(RoomError::WrongMembership { user: user.to_owned(), is }),
         }
-        self.local(event)
     }
 }

@@ -12,8 +12,11 @@ use parlour_storage::StorageError;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::relations::RelationError;
-use crate::{directory::AliasClaim, persister::PersistError};
+use super::{
+    policy::{Built, Unsigned},
+    relations::RelationError,
+};
+use crate::{directory::AliasClaim, persister::PersistError, registry::PolicyError};
 
 /// An event that a local user wants to send.
 #[derive(Debug, Clone)]
@@ -146,6 +149,9 @@ pub enum RoomError {
     /// What another server says of a room that is to be entered makes no sense.
     #[error("the other server's answer makes no sense: {0}")]
     BadEntrance(&'static str),
+    /// The room's policy server has not signed the event.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Events that this one builds on are not known.
     #[error("{} events that it builds on are not known", .0.len())]
     Missing(Vec<OwnedEventId>),
@@ -220,6 +226,8 @@ pub(crate) enum Input {
     Template(Box<LocalEvent>),
     /// Build a local user's event and do nothing with it.
     Propose(Box<LocalEvent>),
+    /// Take in a local user's event that was built before.
+    Built(Box<Built>),
 }
 
 /// What a new room begins with.
@@ -242,6 +250,8 @@ pub(crate) enum Output {
     Backfilled(Vec<Verdict>),
     Template(Template),
     Proposed(Arc<Pdu>),
+    /// The room's policy server has to sign it first.
+    Unsigned(Box<Unsigned>),
 }
 
 /// Where the answer goes.

@@ -142,7 +142,7 @@ impl Eviction<'_> {
     ) -> Result<(), WorkError> {
         let leave = object([("membership", "leave".into())]);
         let leave = event(user, "m.room.member", Some(user.as_str()), leave);
-        match self.parts.rooms.change_membership(room_id, leave, PRESENT).await {
+        match self.parts.rooms.depart(room_id, leave, PRESENT).await {
             Ok(sent) => self.parts.users.forget_room(user.as_str(), room, sent.pos).await?,
             // Gone by itself meanwhile.
             Err(RoomError::WrongMembership { .. }) => {}

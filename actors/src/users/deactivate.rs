@@ -145,7 +145,7 @@ pub(super) async fn leave(
         transaction: None,
         timestamp: None,
     };
-    match rooms.change_membership(room, event, INSIDE).await {
+    match rooms.depart(room, event, INSIDE).await {
         // Left already, or banned.
         Ok(_) | Err(RoomError::WrongMembership { .. }) => Ok(()),
         Err(error) => Err(error),

@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+use parlour_event::{
+    Pdu,
+    json::{self, Value},
+};
 use parlour_storage::Direction;
 use ruma::{
     EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, ServerName, UInt,
@@ -199,8 +203,11 @@ impl RoomClient {
     pub async fn policy_signature(
         &self,
         from: &ServerName,
-        event: RawPdu,
+        pdu: &Pdu,
     ) -> Result<Option<String>, AskError> {
+        let text = json::to_canonical_string(&Value::Object(pdu.json().clone()));
+        let event = RawValue::from_string(text);
+        let event = event.map_err(|error| AskError::Request(error.to_string()))?;
         let answer = self.0.ask(from, sign_event::Request::new(event), SIGNATURE).await?;
         Ok(answer.ed25519_signature(from).map(str::to_owned))
     }

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     ReceiveParts,
     fetcher::Fetcher,
-    policy::{Judged, PolicyServer},
+    policy::{self, Judged},
     results::{Listener, Reply},
 };
 use crate::{
@@ -214,9 +214,9 @@ impl PduReceiver {
 
 /// Asks a room's policy server about an event, if the room has one.
 pub(super) async fn judge(parts: &ReceiveParts, room: &RoomView, pdu: Arc<Pdu>) -> Judged {
-    match PolicyServer::of(&parts.view, room) {
+    match policy::server_of(&parts.view, room) {
         Ok(None) => Judged { pdu, is_wanted: true },
-        Ok(Some(server)) => server.judge(&parts.client, room.version, pdu).await,
+        Ok(Some(server)) => policy::judge(&server, &parts.client, room.version, pdu).await,
         Err(error) => {
             tracing::error!(%error, room = %room.room_id, "the room's policy server is not known");
             Judged { pdu, is_wanted: false }
