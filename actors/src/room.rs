@@ -21,8 +21,10 @@ mod local;
 mod member;
 pub(crate) mod messages;
 mod outliers;
+pub(crate) mod policy;
 mod profile;
 mod received;
+mod redactions;
 pub(crate) mod relations;
 mod source;
 mod take_in;
@@ -344,6 +346,7 @@ impl From<Local> for Computed {
         match local {
             Local::Known(sent) => Self::Done(Output::Sent(sent)),
             Local::InFlight { seq, event_id } => Self::Wait { seq, answer: Answer::Sent(event_id) },
+            Local::Unsigned(unsigned) => Self::Done(Output::Unsigned(unsigned)),
             Local::Step(step, event_id) => {
                 Self::Steps { steps: vec![*step], answer: Answer::Sent(event_id) }
             }
@@ -389,7 +392,8 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
         }
         Input::Backfill(events) => history::behind(core, events),
         Input::Template(event) => Ok(Computed::Done(Output::Template(core.template(*event)?))),
-        Input::Propose(event) => Ok(Computed::Done(Output::Proposed(core.propose(*event)?))),
+        Input::Propose(event) => Ok(Computed::Done(core.propose(*event)?)),
+        Input::Built(built) => Ok(core.built(*built)?.into()),
     }
 }
 
@@ -401,6 +405,7 @@ fn suspect(input: &Input) -> Option<OwnedEventId> {
         | Input::Unwanted(pdu)
         | Input::ReceivedAt(pdu, _)
         | Input::Bring(pdu, _) => Some(pdu.event_id().clone()),
+        Input::Built(built) => Some(built.pdu.event_id().clone()),
         Input::Enter(entrance) => Some(entrance.join.event_id().clone()),
         Input::Local(_)
         | Input::Member(..)

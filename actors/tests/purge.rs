@@ -9,16 +9,16 @@ use std::{collections::BTreeSet, time::Duration};
 use parlour_actors::{
     Engine, LocalEvent, Transaction, Verdict, delayed::NewDelayed, room_orders::DeletionOrder,
 };
-use parlour_event::{RoomVersion, state::ReadState as _};
+use parlour_event::{RoomVersion, content::Membership, state::ReadState as _};
 use parlour_storage::{
     Direction,
-    schema::{DeletionStatus, User, keys},
+    schema::{DeletionStatus, OutOfBandEntry, User, keys},
 };
 use ruma::RoomId;
 use support::{Branch, create, engine, member, message, state, user};
 
 /// Where a room leaves something.
-const KEYSPACES: [u8; 12] = [
+const KEYSPACES: [u8; 14] = [
     keys::EVENT,
     keys::EVENT_ID,
     keys::TIMELINE,
@@ -31,6 +31,8 @@ const KEYSPACES: [u8; 12] = [
     keys::TRANSACTION,
     keys::EVENT_TIME,
     keys::DELAYED,
+    keys::OUT_OF_BAND,
+    keys::WAITING_REDACTION,
 ];
 
 fn all_keys(engine: &Engine) -> BTreeSet<Vec<u8>> {
@@ -89,7 +91,24 @@ async fn fill(engine: &Engine, room: &RoomId, transaction: u8) {
     let ban = member("alice", "bob", "ban");
     assert_eq!(receive(ban, &[&create, &power, &alice, bob], 3).await, Verdict::Accepted);
     assert_eq!(receive(message("bob", "late"), &by_bob, 4).await, Verdict::SoftFailed);
+    let unknown = LocalEvent {
+        event_type: "m.room.redaction".to_owned(),
+        redacts: Some("$unknown".try_into().unwrap()),
+        ..message("alice", "")
+    };
+    assert_eq!(receive(unknown, &[&create, &power, &alice], 5).await, Verdict::Accepted);
     delay(engine, room, transaction + 1).await;
+    // Somebody was invited from elsewhere, when nobody here was in the room yet.
+    let entry = OutOfBandEntry {
+        room_id: room.to_string(),
+        version: "10".to_owned(),
+        event_id: "$invite".to_owned(),
+        member: String::new(),
+        told: Vec::new(),
+        servers: Vec::new(),
+    };
+    let carol = user("carol");
+    engine.out_of_band.note(&carol, room, Membership::Invite, entry).await.unwrap();
 }
 
 #[actix::test]

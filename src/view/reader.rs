@@ -196,6 +196,7 @@ impl Reader {
             }
         }
         let visible = event.meta.flags.is_visible()
+            && !event.meta.flags.withheld
             && event.meta.room == self.room.num
             && (visibility::may_see(visibility, membership, false)
                 || (visibility::may_see(visibility, membership, true)

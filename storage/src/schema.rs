@@ -40,9 +40,10 @@
 //! | [`keys::REGISTRATION_TOKEN`] | token | [`RegistrationToken`] |
 //! | [`keys::ROOM_ORDER`] | `block`, room id; `delete`, id of the deletion; `replacement`, the same | [`BlockedRoom`]; [`Deletion`]; [`MadeRoom`] |
 //! | [`keys::OUTBOX`] | position; server | [`OutboxEntry`]; [`DestinationEntry`] |
-//! | [`keys::SERVER_STAY`] | room, server, end; room | position at which the [`ServerStay`] began; that of the newest event that goes to other servers |
+//! | [`keys::SERVER_STAY`] | room, server, end; room, twice | position at which the [`ServerStay`] began; those of the newest event that goes to other servers, and of the last change of stays |
 //! | [`keys::ROOM_OF_SERVER`] | server, room, end of the stay | nothing |
 //! | [`keys::BACKWARD`] | room, event id | [`BackwardEntry`] |
+//! | [`keys::WAITING_REDACTION`] | room, event id, server or nothing | number of the redaction that redacts the event if it is of that server, or in any case |
 //! | [`keys::OFF_TIMELINE`] | room, event number | nothing; under number 0 if the room is known by its number alone |
 //! | [`keys::E2EE`] | user and: `d`, device; `o`, device; `k`, device, algorithm, number; `f`, device, algorithm | nothing, body: the device's keys; [`OneTimeKeys`]; id of a one-time key, with body; id of a fallback key, with body |
 //! | | user and: `x`, usage; `s`, user, key; `l`; `n`, position, user; `y` | nothing, body: a cross-signing key; nothing, body: the user's signatures of a key; [`KeysChanged`]; as in the feed of a room; [`DehydratedDevice`] with body |
@@ -67,6 +68,7 @@ pub mod known_keys;
 pub mod moderation;
 pub mod out_of_band;
 pub mod outbox;
+pub mod redactions;
 pub mod relations;
 pub mod rooms;
 pub mod servers;

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use parlour_event::{
     EventNum, Pdu, RoomNum, RoomVersion,
+    policy::PolicyServer,
     resolve::AuthCover,
     signing::SigningKey,
     state::{Node, NodeId, NodeStore, Overlay, ReadState, StateRoot},
@@ -159,6 +160,8 @@ pub(crate) struct RoomCore {
     /// What commits in flight change about relations.
     pub(crate) unsettled: Unsettled,
     pub(crate) events: LruCache<EventNum, Arc<Pdu>>,
+    /// The policy server that a state names, as of when it was last looked.
+    pub(crate) policy: Option<(StateRoot, Option<PolicyServer>)>,
     /// What makes the next state resolution cheap.
     pub(crate) cover: AuthCover,
     /// Set by the persister when a commit of this core failed: later ones build on it and must
@@ -192,6 +195,7 @@ impl RoomCore {
             pending_ids: HashMap::new(),
             unsettled: Unsettled::default(),
             events: LruCache::new(CACHED_EVENTS),
+            policy: None,
             cover: AuthCover::new(),
             broken: Arc::default(),
             next_seq: 0,

@@ -62,7 +62,7 @@ impl RoomCore {
             }
         };
         let event_id = join.event_id().clone();
-        let arrival = Arrival { pdu: join, told: Some(told), way: Way::Entrance };
+        let arrival = Arrival { told: Some(told), ..Arrival::new(join, Way::Entrance) };
         match self.arrived(arrival, fresh)? {
             Received::Known(num) if steps.is_empty() => {
                 Ok(self.there_already(num, &event_id).into())

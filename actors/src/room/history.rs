@@ -40,7 +40,7 @@ impl RoomCore {
         let told = event.state_before.as_deref();
         match told.map(|ids| self.told_state(ids, &mut fresh)).transpose() {
             Ok(told) => {
-                let arrival = Arrival { pdu: event.pdu.clone(), told, way: Way::Past };
+                let arrival = Arrival { told, ..Arrival::new(event.pdu.clone(), Way::Past) };
                 self.arrived(arrival, fresh)
             }
             Err(error) => {

@@ -4,9 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use parlour_event::{
     EventNum, Pdu, auth,
-    content::PowerLevels,
     pdu::{EventReference, PduBuilder},
-    redaction,
     state::StateRoot,
 };
 use parlour_storage::schema::{TransactionEntry, keys};
@@ -15,7 +13,8 @@ use ruma::{OwnedEventId, event_id};
 use super::{
     change::Outgoing,
     core::{RoomCore, Tip},
-    messages::{LocalEvent, RoomError, Sent, Template},
+    messages::{LocalEvent, Output, RoomError, Sent, Template, Transaction},
+    policy::Unsigned,
     take_in::{Fresh, Place, Step},
 };
 use crate::metrics::Stage;
@@ -34,6 +33,8 @@ pub(crate) enum Local {
     Known(Sent),
     /// It is there already; the commit with this sequence number makes it durable.
     InFlight { seq: u64, event_id: OwnedEventId },
+    /// Nothing yet: the room's policy server has to sign it first.
+    Unsigned(Box<Unsigned>),
 }
 
 /// An event that is to be.
@@ -56,9 +57,18 @@ impl auth::StateView for Selection {
 }
 
 impl RoomCore {
-    /// Builds and takes in a local user's event.
+    /// Builds a local user's event and takes it in, if the room's policy server need not sign it.
     pub(crate) fn local(&mut self, event: LocalEvent) -> Result<Local, RoomError> {
-        if let Some(known) = self.known_transaction(&event)? {
+        self.build_in(event, true)
+    }
+
+    /// Builds one of a room's first events and takes it in.
+    pub(crate) fn founding(&mut self, event: LocalEvent) -> Result<Local, RoomError> {
+        self.build_in(event, false)
+    }
+
+    fn build_in(&mut self, event: LocalEvent, must_sign: bool) -> Result<Local, RoomError> {
+        if let Some(known) = self.known_transaction(event.transaction.as_ref())? {
             return Ok(known);
         }
         if let Some(known) = self.unchanged_state(&event)? {
@@ -68,6 +78,10 @@ impl RoomCore {
         let mut fresh = Fresh::default();
         match self.prepare(event, &mut fresh) {
             Ok((pdu, place)) => {
+                if must_sign && let Some(unsigned) = self.unsigned(&pdu)? {
+                    self.release(fresh);
+                    return Ok(Local::Unsigned(Box::new(unsigned)));
+                }
                 let (num, event_id) = (self.deps.interner.new_event(), pdu.event_id().clone());
                 let since = self.deps.env.clock.monotonic();
                 let step = self.take_in(num, pdu, place, fresh)?;
@@ -128,12 +142,16 @@ impl RoomCore {
         Ok(Template { version: self.version, event })
     }
 
-    /// A local user's event, which is not taken in.
-    pub(crate) fn propose(&mut self, event: LocalEvent) -> Result<Arc<Pdu>, RoomError> {
+    /// A local user's event, which is not taken in, or what is missing for it.
+    pub(crate) fn propose(&mut self, event: LocalEvent) -> Result<Output, RoomError> {
         let mut fresh = Fresh::default();
         let prepared = self.prepare(event, &mut fresh);
         self.release(fresh);
-        Ok(prepared?.0)
+        let (pdu, _) = prepared?;
+        Ok(match self.unsigned(&pdu)? {
+            Some(unsigned) => Output::Unsigned(Box::new(unsigned)),
+            None => Output::Proposed(pdu),
+        })
     }
 
     /// The extremities that a new event follows, deepest first.
@@ -153,8 +171,12 @@ impl RoomCore {
         self.resolve(&states, fresh)
     }
 
-    fn known_transaction(&self, event: &LocalEvent) -> Result<Option<Local>, RoomError> {
-        let Some(transaction) = &event.transaction else { return Ok(None) };
+    /// What has come of a client's transaction before.
+    pub(crate) fn known_transaction(
+        &self,
+        transaction: Option<&Transaction>,
+    ) -> Result<Option<Local>, RoomError> {
+        let Some(transaction) = transaction else { return Ok(None) };
         let in_flight =
             self.in_flight.iter().find(|commit| commit.transaction == Some(transaction.hash));
         if let Some(commit) = in_flight
@@ -266,24 +288,5 @@ impl RoomCore {
     fn reference(&mut self, num: EventNum) -> Result<EventReference, RoomError> {
         let pdu = self.event(num)?;
         Ok(EventReference::to(self.version, &pdu))
-    }
-
-    /// Whether a redaction may be applied, beyond what the auth rules have checked.
-    pub(crate) fn may_redact(
-        &mut self,
-        redaction: &Pdu,
-        target: &Pdu,
-        state: StateRoot,
-    ) -> Result<bool, RoomError> {
-        let selection = self.select_types(state, [("m.room.power_levels", "")].into_iter())?;
-        let create = auth::StateView::event(&selection, "m.room.create", "");
-        let power = auth::StateView::event(&selection, "m.room.power_levels", "");
-        let levels = PowerLevels::new(self.version, create.as_deref(), power.as_deref());
-        // Malformed power levels give nobody power.
-        let has_level = match (levels.user_level(redaction.sender()), levels.redact()) {
-            (Ok(level), Ok(needed)) => level.reaches(needed),
-            _ => false,
-        };
-        Ok(redaction::applies(self.version, redaction, target, has_level))
     }
 }

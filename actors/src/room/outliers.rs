@@ -220,7 +220,11 @@ impl RoomCore {
         let Outlier { num, pdu, auth_events, rejected } = outlier;
         let state_key = self.state_key_num(pdu, ops)?;
         let flags = EventFlags { rejected: *rejected, outlier: true, ..EventFlags::default() };
-        let place = Place { auth_events: auth_events.clone(), flags, ..Place::default() };
+        let redacted_because = self.redaction_of(pdu)?;
+        let redacted = redacted_because.map(|_| self.redacted(pdu)).transpose()?.map(Arc::new);
+        let pdu = redacted.as_ref().unwrap_or(pdu);
+        let auth_events = auth_events.clone();
+        let place = Place { auth_events, flags, redacted_because, ..Place::default() };
         let meta = self.meta_of(pdu, &place, state_key);
         let json = Bytes::from(pdu.to_bytes());
         let size = json.len();

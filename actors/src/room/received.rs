@@ -19,7 +19,7 @@ use super::{
     change::Outgoing,
     core::RoomCore,
     local::{Local, MAX_PREV_EVENTS},
-    messages::{Input, RoomError, Verdict},
+    messages::{Input, RoomError, Transaction, Verdict},
     take_in::{Fresh, Place, Step},
 };
 
@@ -40,6 +40,14 @@ pub(crate) struct Arrival {
     /// The state before it, as another server tells it.
     pub(crate) told: Option<StateRoot>,
     pub(crate) way: Way,
+    /// With which a client here has sent it.
+    pub(crate) transaction: Option<Transaction>,
+}
+
+impl Arrival {
+    pub(crate) fn new(pdu: Arc<Pdu>, way: Way) -> Self {
+        Self { pdu, told: None, way, transaction: None }
+    }
 }
 
 /// What is made of an event that comes in.
@@ -83,18 +91,24 @@ impl RoomCore {
             | Input::Propose(_) => self.tips.len() > MAX_PREV_EVENTS,
             Input::Birth(_) => false,
             Input::Received(pdu) | Input::Unwanted(pdu) | Input::Bring(pdu, _) => {
-                let prev = pdu.prev_events();
-                let all_tips = self.tips.iter().all(|tip| prev.contains(&tip.event_id));
-                !all_tips || prev.len() != self.tips.len()
+                !self.continues(pdu)
             }
+            Input::Built(built) => !self.continues(&built.pdu),
             Input::Outliers(pdus) => pdus.len() > MANY_OUTLIERS,
             Input::ReceivedAt(..) | Input::Backfill(_) | Input::Enter(_) => true,
         }
     }
 
+    /// Whether an event follows all of the room's latest events, and nothing else.
+    fn continues(&self, pdu: &Pdu) -> bool {
+        let prev = pdu.prev_events();
+        let all_tips = self.tips.iter().all(|tip| prev.contains(&tip.event_id));
+        all_tips && prev.len() == self.tips.len()
+    }
+
     /// Judges an event and takes it in.
     pub(crate) fn received(&mut self, pdu: Arc<Pdu>, way: Way) -> Result<Received, RoomError> {
-        self.arrived(Arrival { pdu, told: None, way }, Fresh::default())
+        self.arrived(Arrival::new(pdu, way), Fresh::default())
     }
 
     /// Judges an event with the state before it as another server tells it, and takes it in.
@@ -111,7 +125,7 @@ impl RoomCore {
                 return Err(error);
             }
         };
-        self.arrived(Arrival { pdu, told, way: Way::Received }, fresh)
+        self.arrived(Arrival { told, ..Arrival::new(pdu, Way::Received) }, fresh)
     }
 
     /// Takes in an event that another server hands over, if it is accepted. It goes to all other
@@ -121,8 +135,17 @@ impl RoomCore {
         pdu: Arc<Pdu>,
         from: Option<OwnedServerName>,
     ) -> Result<Local, RoomError> {
-        let event_id = pdu.event_id().clone();
-        let arrival = Arrival { pdu, told: None, way: Way::Brought(from) };
+        if self.event_num(pdu.event_id().as_str())?.is_none()
+            && let Some(unsigned) = self.unsigned(&pdu)?
+        {
+            return Ok(Local::Unsigned(Box::new(unsigned)));
+        }
+        self.bring_in(Arrival::new(pdu, Way::Brought(from)))
+    }
+
+    /// Takes in an event if it is accepted.
+    pub(crate) fn bring_in(&mut self, arrival: Arrival) -> Result<Local, RoomError> {
+        let event_id = arrival.pdu.event_id().clone();
         Ok(match self.arrived(arrival, Fresh::default())? {
             Received::Known(num) => self.there_already(num, &event_id),
             Received::Step(step, _) => Local::Step(step, event_id),
@@ -157,7 +180,7 @@ impl RoomCore {
     }
 
     fn arriving(&mut self, arrival: &Arrival, fresh: &mut Fresh) -> Result<Arriving, RoomError> {
-        let Arrival { pdu, told, way } = arrival;
+        let Arrival { pdu, told, way, transaction } = arrival;
         if *pdu.room_id() != self.room_id {
             return Err(RoomError::OtherRoom);
         }
@@ -193,6 +216,7 @@ impl RoomCore {
             auth_events: auth_events.iter().map(|(num, ..)| *num).collect(),
             flags,
             is_past: *way == Way::Past,
+            transaction: transaction.clone(),
             was_outlier: outlier.is_some(),
             edges: self.edges(pdu, gaps)?,
             outgoing: match way {
@@ -201,15 +225,14 @@ impl RoomCore {
             },
             ..Place::default()
         };
-        let Some((num, meta)) = outlier else {
-            let (num, place) = (self.deps.interner.new_event(), Box::new(place));
-            return Ok(Arriving::New { num, pdu: pdu.clone(), place });
-        };
-        place.redacted_because = meta.redacted_because;
-        let pdu = match meta.redacted_because {
-            Some(_) => self.stored(num)?.0,
+        let before = outlier.as_ref().and_then(|(_, meta)| meta.redacted_because);
+        place.redacted_because =
+            before.map_or_else(|| self.redaction_of(pdu), |num| Ok(Some(num)))?;
+        let pdu = match place.redacted_because {
+            Some(_) => Arc::new(self.redacted(pdu)?),
             None => pdu.clone(),
         };
+        let num = outlier.map_or_else(|| self.deps.interner.new_event(), |(num, _)| num);
         Ok(Arriving::New { num, pdu, place: Box::new(place) })
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use parlour_event::{
-    EventNum, Pdu, StateKeyNum, StreamPos, redaction,
+    EventNum, Pdu, StateKeyNum, StreamPos,
     resolve::{self, ResolveLimits},
     state::{Node, NodeId, Overlay, StateRoot},
 };
@@ -172,15 +172,16 @@ impl RoomCore {
         &mut self,
         num: EventNum,
         pdu: &Arc<Pdu>,
-        place: Place,
+        mut place: Place,
         fresh: &mut Fresh,
     ) -> Result<Step, RoomError> {
+        let is_visible = place.flags.is_visible();
+        place.flags.withheld = is_visible && self.withholds(pdu, place.state_before)?;
         let mut state_keys = Vec::new();
         let state_key = self.state_key_num(pdu, &mut state_keys)?;
         let meta = self.meta_of(pdu, &place, state_key);
         // From here on the event can be read back by its number.
         self.remember(num, pdu, &meta, self.next_seq);
-        let is_visible = place.flags.is_visible();
         let followed = if is_visible { self.followed_by(pdu)? } else { BTreeSet::new() };
         let outcome = match is_visible && !place.is_past {
             true => Some(self.outcome(num, pdu, &place, state_key, &followed, fresh)?),
@@ -191,6 +192,9 @@ impl RoomCore {
             false => OnOthers::default(),
         };
         on_others.relations.extend(self.edge_ops(pdu, &place, &followed)?);
+        if let Some(redaction) = place.redacted_because {
+            on_others.relations.extend(self.let_go(redaction)?);
+        }
         Ok(self.finish(num, pdu, meta, place, outcome, on_others, state_keys, fresh))
     }
 
@@ -268,42 +272,6 @@ impl RoomCore {
         let mut relations = self.relate(num, pdu)?;
         let redacted = self.redact_target(num, pdu, state_before, &mut relations)?;
         Ok(OnOthers { redacted, relations })
-    }
-
-    /// The redacted form of what a redaction redacts, if it is here and may be redacted.
-    fn redact_target(
-        &mut self,
-        num: EventNum,
-        pdu: &Pdu,
-        state_before: StateRoot,
-        relations: &mut Vec<Op>,
-    ) -> Result<Option<Redacted>, RoomError> {
-        if pdu.event_type() != "m.room.redaction" || pdu.state_key().is_some() {
-            return Ok(None);
-        }
-        let Some(target) = pdu.redacts() else { return Ok(None) };
-        let Some(target_num) = self.event_num(target.as_str())? else { return Ok(None) };
-        let (target, mut meta) = self.stored(target_num)?;
-        let allowed = target.room_id() == pdu.room_id()
-            && meta.redacted_because.is_none()
-            && self.may_redact(pdu, &target, state_before)?;
-        if !allowed {
-            return Ok(None);
-        }
-        if meta.flags.is_visible() {
-            relations.append(&mut self.unrelate(target_num, &target)?);
-        }
-        meta.redacted_because = Some(num);
-        let json = redaction::redact(self.version, target.json().clone());
-        let redacted = Pdu::from_trusted(self.version, target.event_id().clone(), json)?;
-        let redacted = Arc::new(redacted);
-        let json = redacted.to_bytes().into();
-        self.events.put(target_num, redacted.clone());
-        if let Some(pending) = self.pending.get_mut(&target_num) {
-            pending.pdu = redacted;
-            pending.meta = meta.clone();
-        }
-        Ok(Some(Redacted { num: target_num, meta, json }))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one value, put together here")]

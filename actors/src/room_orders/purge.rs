@@ -185,6 +185,10 @@ impl<'a> Purge<'a> {
                     let stay = (self.room, until);
                     self.ops.push(Op::Delete { key: outbox::room_of(&server, stay) });
                 }
+                // Of somebody who was invited from elsewhere the room itself may know nothing.
+                if let Some(user) = out_of_band_user(&key) {
+                    self.remove_member(&user)?;
+                }
                 self.ops.push(Op::Delete { key });
             }
             self.flush().await?;
@@ -200,4 +204,12 @@ impl<'a> Purge<'a> {
         }
         Ok(())
     }
+}
+
+/// Whose membership a key of [`keys::OUT_OF_BAND`] is about; `None` for any other key.
+fn out_of_band_user(key: &[u8]) -> Option<String> {
+    let is_one = key.first() == Some(&keys::OUT_OF_BAND);
+    let mut reader = is_one.then(|| keys::KeyReader::new(key))?;
+    reader.number()?;
+    reader.text()
 }

@@ -135,6 +135,8 @@ keyspaces! {
     DEVICE_LIST = b'4';
     /// Backups of the keys of rooms.
     KEY_BACKUP = b'3';
+    /// Redactions of events that are not here.
+    WAITING_REDACTION = b'7';
     /// Server-wide values.
     SETTING = b'Z';
 }
@@ -154,6 +156,7 @@ pub const OF_ROOM: &[u8] = &[
     THREAD,
     EVENT_TIME,
     BACKWARD,
+    WAITING_REDACTION,
     OFF_TIMELINE,
     OUT_OF_BAND,
     KEY_FEED,

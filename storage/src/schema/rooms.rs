@@ -24,6 +24,9 @@ pub struct EventFlags {
     pub soft_failed: bool,
     /// Known without its place in the graph, as part of somebody's auth chain.
     pub outlier: bool,
+    /// A redaction that is not carried out, or whose target is not here: kept from clients, which
+    /// would carry it out.
+    pub withheld: bool,
 }
 
 impl EventFlags {
