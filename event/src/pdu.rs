@@ -61,6 +61,16 @@ impl Pdu {
         Self::checked(version, json, |json| Self::id_of(version, json))
     }
 
+    /// The same for history that another server tells when it is asked for it: there have been
+    /// events that build on more others than they may today.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`]: the event must be dropped.
+    pub fn from_history(version: &RoomVersion, json: Object) -> Result<Self, FormatError> {
+        Self::well_formed(version, json, |json| Self::id_of(version, json))
+    }
+
     /// The id of an event that came from another server, however wrong the rest of it may be: what
     /// it says in room versions 1 and 2, made of the event in all others.
     ///
@@ -77,6 +87,17 @@ impl Pdu {
 
     /// Checks the format of JSON, finds its id, and makes the event.
     fn checked(
+        version: &RoomVersion,
+        json: Object,
+        event_id: impl FnOnce(&Object) -> Result<OwnedEventId, FormatError>,
+    ) -> Result<Self, FormatError> {
+        let pdu = Self::well_formed(version, json, event_id)?;
+        limits::check_counts(&pdu)?;
+        Ok(pdu)
+    }
+
+    /// The same, however many events it builds on.
+    fn well_formed(
         version: &RoomVersion,
         json: Object,
         event_id: impl FnOnce(&Object) -> Result<OwnedEventId, FormatError>,

@@ -55,6 +55,7 @@ fn lax_numbers_are_written_as_python_writes_them() {
     }
 }
 
+// Checklist 7.2
 #[test]
 fn strict_numbers() {
     for (input, expected) in [
@@ -197,6 +198,7 @@ fn duplicate_keys_last_wins() {
     assert_eq!(to_canonical_string(&value), r#"{"a":3,"b":2}"#);
 }
 
+// Checklist 7.3
 #[test]
 fn escapes_are_the_shortest() {
     let value = parse_strict(br#"" \u0000\u0001\u001f\u007f\"\\\/\b\f\n\r\t\u2028\u00e9 ""#);
@@ -204,6 +206,7 @@ fn escapes_are_the_shortest() {
     assert_eq!(to_canonical_string(&value.expect("JSON")), expected);
 }
 
+// Checklist 7.3
 #[test]
 fn keys_are_sorted_by_code_point_not_by_utf16() {
     let value = parse_strict("{\"\u{1f600}\":1,\"\u{ff5e}\":2,\"a\":3,\"\":4}".as_bytes());

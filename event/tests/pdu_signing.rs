@@ -114,6 +114,7 @@ fn nesting_is_bounded_where_it_can_still_be_read() {
     }
 }
 
+// Checklist 13.6
 #[test]
 fn depth_stays_at_its_limit() {
     for number in 1..=12 {
@@ -294,6 +295,7 @@ fn keys() {
     assert!(!format!("{:?}", key()).contains('7'), "the seed must not show");
 }
 
+// Checklist 13.9
 #[test]
 fn when_a_redaction_applies() {
     for number in 1..=12 {

@@ -260,6 +260,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
+    // Checklist 14.2, 14.3, 14.4, 14.5, 14.6
     #[test]
     fn resolves_as_ruma_does(shape in shapes()) {
         check(&shape)?;

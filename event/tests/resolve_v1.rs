@@ -84,6 +84,7 @@ fn changed<const N: usize>(list: [(&str, EventNum); N]) -> BTreeMap<String, Even
 
 /// Topics at depths 7 and 8. No auth conflict. "Pick the event with the highest depth": Bob's
 /// (depth 8); Bob is joined with power 50, so it passes.
+// Checklist 14.1
 #[test]
 fn the_deeper_topic_wins() {
     let mut case = Case::new();
@@ -93,6 +94,7 @@ fn the_deeper_topic_wins() {
 }
 
 /// Two topics at depth 7. The depths are equal, so "lowest sha1(event_id)" decides.
+// Checklist 14.1
 #[test]
 fn of_equally_deep_topics_the_lower_hash_wins() {
     let mut case = Case::new();
@@ -148,6 +150,7 @@ fn a_power_levels_event_is_checked_against_its_predecessor() {
 
 /// The same race with the depths exchanged: P1 (3), PB (7), PA (8). PB is allowed after P1 (Bob
 /// has 50), PA is allowed after PB (Alice has 100). The last one, PA, stays; Carol's power is gone.
+// Checklist 14.1
 #[test]
 fn the_deepest_allowed_power_levels_win() {
     let mut case = Case::new();
@@ -196,6 +199,7 @@ fn a_ban_does_not_remove_what_is_not_in_conflict() {
 /// Join rules: public (4), invite (7): the later one is allowed and stays. Members of Dave: his
 /// join in fork two (8), his join in fork one (9); the first one is added unchecked. The second is
 /// checked in a state in which Dave is joined, which the rule `invite` allows: it stays.
+// Checklist 14.1
 #[test]
 fn join_rules_come_before_members() {
     let mut case = Case::new();

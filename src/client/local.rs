@@ -154,6 +154,7 @@ mod tests {
         }
     }
 
+    // Checklist 7.2
     #[test]
     fn what_no_event_can_hold_is_refused_as_bad_json() {
         use ruma::api::error::ErrorCode;

@@ -73,6 +73,9 @@ pub enum Fault {
 /// What came of an event's format, with the servers that must have signed it.
 type Parsed = Result<(Pdu, BTreeSet<OwnedServerName>), CheckError>;
 
+/// What an event's format has to be.
+type Format = fn(&RoomVersion, Object) -> Result<Pdu, FormatError>;
+
 /// An event that has come through, or why it has not.
 pub type Checked = Result<Arc<Pdu>, CheckError>;
 
@@ -96,7 +99,29 @@ impl EventChecker {
         version: &'static RoomVersion,
         events: Vec<Box<RawValue>>,
     ) -> Result<Vec<Checked>, StorageError> {
-        let parsed = self.work(events, move |event| parse(version, &event)).await;
+        self.check_as(version, events, Pdu::from_wire).await
+    }
+
+    /// The same for an answer to `/backfill`: how many events one builds on does not matter there.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub async fn check_history(
+        &self,
+        version: &'static RoomVersion,
+        events: Vec<Box<RawValue>>,
+    ) -> Result<Vec<Checked>, StorageError> {
+        self.check_as(version, events, Pdu::from_history).await
+    }
+
+    async fn check_as(
+        &self,
+        version: &'static RoomVersion,
+        events: Vec<Box<RawValue>>,
+        format: Format,
+    ) -> Result<Vec<Checked>, StorageError> {
+        let parsed = self.work(events, move |event| parse(version, &event, format)).await;
         let parsed: Vec<Parsed> =
             parsed.into_iter().map(|parsed| parsed.unwrap_or_else(|| Err(unchecked()))).collect();
         // Who has many servers' keys to wait for goes on with those that are there.
@@ -144,10 +169,10 @@ fn unchecked() -> CheckError {
 }
 
 /// Check 1.
-fn parse(version: &RoomVersion, event: &RawValue) -> Parsed {
+fn parse(version: &RoomVersion, event: &RawValue, format: Format) -> Parsed {
     let refused = |fault| CheckError { event_id: id_of(version, event), fault };
     let json = read(version, event).map_err(|error| refused(error.into()))?;
-    let pdu = Pdu::from_wire(version, json).map_err(|error| refused(error.into()))?;
+    let pdu = format(version, json).map_err(|error| refused(error.into()))?;
     match signing::required_servers(version, pdu.json()) {
         Ok(servers) => Ok((pdu, servers)),
         Err(error) => Err(refused(error.into())),

@@ -172,3 +172,36 @@ fn what_there_is_no_use_for_yet_is_taken_and_forgotten() {
     visitor.transact(&[], &edus).ok();
     alice.say(&visitor.room, "still here").ok();
 }
+
+// Checklist 13.11
+#[test]
+fn nothing_but_events_tells_of_users_with_names_of_old() {
+    let (near, far) = (Server::start_federated(&[]), FakeServer::start(|_| |_: &_| None));
+    let alice = near.user("alice");
+    let visitor = Visitor::new(&near, &alice, &far.origin, "11");
+    for name in ["Éva Adams", ""] {
+        let user = format!("@{name}:{}", far.name());
+        let origin = far.origin.clone();
+        let old = Visitor { user, origin, room: visitor.room.clone(), ..visitor };
+        old.accepted(&[old.member("join")]);
+        let newest = old.newest();
+        old.accepted(&[old.message("hello", &[&newest])]);
+        let since = alice.sync(Ask::initial()).ok().next_batch();
+        let told = [
+            typing(&old, &old.user, true),
+            presence(&old.user, "online", "here"),
+            receipt(&old, &old.user, &newest, None),
+            typing(&visitor, &visitor.user, true),
+        ];
+        old.transact(&[], &told).ok();
+        let all = std::cell::RefCell::new(String::new());
+        alice.sync_until(&since, |answer| {
+            *all.borrow_mut() += &answer.body.to_string();
+            !ephemeral(answer, &visitor, "m.typing").is_empty()
+        });
+        let all = all.into_inner();
+        assert!(!all.contains(&old.user), "{all}");
+        visitor.transact(&[], &[typing(&visitor, &visitor.user, false)]).ok();
+    }
+    assert_eq!(visitor.said(), ["hello", "hello"]);
+}

@@ -344,3 +344,60 @@ impl Length for Object {
         parlour_event::json::to_canonical(&Json::Object(self.clone())).len()
     }
 }
+
+// Checklist 7.2
+#[test]
+fn numbers_that_strict_rooms_do_not_know_are_dropped() {
+    let (near, far) = two();
+    let alice = near.user("alice");
+    for (version, is_strict) in [("5", false), ("6", true), ("12", true)] {
+        let visitor = Visitor::new(&near, &alice, &far.origin, version);
+        for (text, number) in
+            [("fraction", json!(1.5)), ("large", json!(9_007_199_254_740_992_u64))]
+        {
+            let content = json!({ "msgtype": "m.text", "body": text, "n": number });
+            let draft = visitor.draft("m.room.message", None, content, &[&visitor.newest()]);
+            let event = visitor.sign(draft);
+            match is_strict {
+                // It has no id by which it could be refused.
+                true => assert_eq!(visitor.transact(&[event], &[]).ok()["pdus"], json!({})),
+                false => visitor.accepted(&[event]),
+            }
+        }
+        let expected: &[&str] = if is_strict { &[] } else { &["fraction", "large"] };
+        assert_eq!(visitor.said(), expected, "version {version}");
+    }
+}
+
+// Checklist 4.3, 13.3, 14.7
+#[test]
+fn what_was_soft_failed_can_become_the_state() {
+    let (near, far) = two();
+    let alice = near.user("alice");
+    for version in ["6", "12"] {
+        let visitor = Visitor::new(&near, &alice, &far.origin, version);
+        let room = &visitor.room;
+        let power = |level: i64| {
+            let mut levels = alice.state(room, "m.room.power_levels", "").ok().body;
+            levels["users"][&visitor.user] = level.into();
+            alice.set_state(room, "m.room.power_levels", "", levels).event_id()
+        };
+        let mighty = power(50);
+        let topic = visitor.draft("m.room.topic", Some(""), json!({ "topic": "late" }), &[&mighty]);
+        let topic = visitor.sign(topic);
+        power(0);
+        visitor.accepted(std::slice::from_ref(&topic));
+        alice.state(room, "m.room.topic", "").refused(404, "M_NOT_FOUND");
+        let again = power(50);
+        alice.state(room, "m.room.topic", "").refused(404, "M_NOT_FOUND");
+        // With a message that follows both, the states are resolved, and the topic is in it.
+        let since = alice.sync(Ask::initial()).ok().next_batch();
+        visitor.accepted(&[visitor.message("both", &[&visitor.id(&topic), &again])]);
+        let is_there = |event: &Value| event["content"]["body"] == "both";
+        let sync = alice.sync_until(&since, |answer| answer.timeline(room).iter().any(is_there));
+        let id = json!(visitor.id(&topic));
+        assert!(sync.timeline(room).iter().all(|event| event["event_id"] != id));
+        assert!(sync.state_before(room).iter().any(|event| event["event_id"] == id), "{version}");
+        assert_eq!(alice.state(room, "m.room.topic", "").ok()["topic"], "late");
+    }
+}

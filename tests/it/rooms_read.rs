@@ -303,7 +303,7 @@ fn unsigned_tells_each_reader_its_own_part() {
     assert!(page.iter().all(|event| event["room_id"] == room.as_str()), "{page:?}");
 }
 
-// Checklist 7.6, 7.8
+// Checklist 7.6, 7.7, 7.8
 #[test]
 fn redactions_show_what_they_redact_in_both_places() {
     let server = Server::start();

@@ -38,8 +38,6 @@ pub(super) fn check_json(version: &RoomVersion, json: &Object) -> Result<(), For
 
 /// Checks what is easier to check on the event's fields.
 pub(super) fn check_fields(version: &RoomVersion, pdu: &Pdu) -> Result<(), FormatError> {
-    check_count("prev_events", pdu.prev_events.len(), MAX_PREV_EVENTS)?;
-    check_count("auth_events", pdu.auth_events.len(), MAX_AUTH_EVENTS)?;
     check_length("event_id", pdu.event_id.as_str())?;
     for id in &pdu.prev_events {
         check_reference(version, "prev_events", id.as_str())?;
@@ -52,6 +50,12 @@ pub(super) fn check_fields(version: &RoomVersion, pdu: &Pdu) -> Result<(), Forma
         return Err(FormatError::OutOfRange { field: "depth" });
     }
     Ok(())
+}
+
+/// Checks how many events an event builds on.
+pub(super) fn check_counts(pdu: &Pdu) -> Result<(), FormatError> {
+    check_count("prev_events", pdu.prev_events.len(), MAX_PREV_EVENTS)?;
+    check_count("auth_events", pdu.auth_events.len(), MAX_AUTH_EVENTS)
 }
 
 /// The limit of `depth`, at which it stays when a room reaches it.

@@ -19,6 +19,7 @@ fn vectors() -> Json {
     serde_json::from_str(include_str!("../data/test-vectors.json")).unwrap()
 }
 
+// Checklist 14.9
 #[test]
 fn vectors_of_levels_in_text() {
     let vectors = &vectors()["power_level_values_room_versions_1_to_9"]["valid_integer_strings"];
@@ -31,6 +32,7 @@ fn vectors_of_levels_in_text() {
     }
 }
 
+// Checklist 14.9
 #[test]
 fn vectors_of_levels_with_fractions() {
     let vectors = &vectors()["power_level_floats_room_versions_1_to_5"];

@@ -14,7 +14,7 @@ use ruma::{
     serde::Raw,
 };
 
-use super::edus::{EduReceiver, Outcome};
+use super::edus::{EduReceiver, Outcome, speaks_for};
 use crate::{
     client::{to_device::messages_for, txn},
     federation::outbound::remote_key,
@@ -32,7 +32,7 @@ impl EduReceiver {
     ) -> Outcome {
         let DirectDeviceContent { sender, ev_type, message_id, messages, .. } = content;
         let is_short = message_id.as_str().chars().count() <= MAX_MESSAGE_ID;
-        if sender.server_name() != origin || !is_short {
+        if !speaks_for(origin, &sender) || !is_short {
             return Ok("refused");
         }
         let own_name = &self.parts.server_name;
@@ -52,7 +52,7 @@ impl EduReceiver {
         content: DeviceListUpdateContent,
     ) -> Outcome {
         let DeviceListUpdateContent { user_id, device_id, keys, prev_id, .. } = content;
-        if user_id.server_name() != origin {
+        if !speaks_for(origin, &user_id) {
             return Ok("refused");
         }
         let is_there = |keys: &Raw<_>| content.deleted != Some(true) && keys.json().get() != "null";
@@ -94,7 +94,7 @@ impl EduReceiver {
             };
             changed.insert(usage.to_owned(), key);
         }
-        if user_id.server_name() != origin {
+        if !speaks_for(origin, &user_id) {
             return Ok("refused");
         }
         let told = self.parts.users.signing_keys_changed_elsewhere(user_id.as_str(), changed).await;

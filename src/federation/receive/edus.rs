@@ -85,6 +85,13 @@ fn read(edu: &RawValue) -> serde_json::Result<Edu> {
 /// What became of one, in one word for the counter.
 pub(super) type Outcome = Result<&'static str, ViewError>;
 
+/// Whether a server may say something of a user outside events. Of users with ids that nobody could
+/// take today clients learn by events alone.
+/// <https://spec.matrix.org/v1.19/appendices/#historical-user-ids>
+pub(super) fn speaks_for(origin: &ServerName, user: &UserId) -> bool {
+    user.server_name() == origin && user.validate_historical().is_ok()
+}
+
 impl EduReceiver {
     pub(super) fn new(parts: ReceiveParts) -> Self {
         Self { parts, rooms: Mutex::new(LruCache::new(REMEMBERED)) }
@@ -128,7 +135,7 @@ impl EduReceiver {
         room: &RoomId,
     ) -> Result<Option<RoomView>, ViewError> {
         let ReceiveParts { view, guard, .. } = &self.parts;
-        if user.server_name() != origin {
+        if !speaks_for(origin, user) {
             return Ok(None);
         }
         let Some(room) = view.room(room)? else { return Ok(None) };
@@ -225,7 +232,7 @@ impl EduReceiver {
         for (number, update) in content.push.into_iter().enumerate() {
             let PresenceUpdate { user_id, status_msg, last_active_ago, .. } = update;
             let fits = number < MAX_PRESENCE
-                && user_id.server_name() == origin
+                && speaks_for(origin, &user_id)
                 && status_msg.as_ref().is_none_or(|text| text.len() <= MAX_STATUS_MESSAGE);
             let rooms = if fits { self.rooms_of(&user_id)? } else { Vec::new() };
             if rooms.is_empty() {

@@ -25,7 +25,7 @@ use super::{
     ReceiveParts,
     missing::{Askers, Search},
 };
-use crate::{federation::outbound::rooms::RawPdu, view::RoomView};
+use crate::view::RoomView;
 
 /// How long somebody waits for a search.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -168,7 +168,8 @@ impl Inner {
             let (client, room_id) = (&self.parts.client, &room.room_id);
             let asked = client.backfill(server, room_id, gaps.to_vec(), PAGE);
             let Some(events) = search.ask(server, asked).await else { continue };
-            match self.take_in(&search, room, events).await {
+            let pdus = search.check_history(events).await?;
+            match self.take_in(&search, room, pdus).await {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) => tracing::debug!(%server, room = %room_id, %error, "no help"),
@@ -197,7 +198,8 @@ impl Inner {
         for server in search.servers() {
             let asked = self.parts.client.event(server, event);
             let Some(found) = search.ask(server, asked).await else { continue };
-            if self.take_in(&search, room, vec![found]).await? && search.is_in_graph(event)? {
+            let pdus = search.check(vec![found]).await?;
+            if self.take_in(&search, room, pdus).await? && search.is_in_graph(event)? {
                 return Ok(true);
             }
         }
@@ -210,9 +212,8 @@ impl Inner {
         &self,
         search: &Search<'_>,
         room: &RoomView,
-        events: Vec<RawPdu>,
+        mut pdus: Vec<Arc<Pdu>>,
     ) -> Result<bool, RoomError> {
-        let mut pdus = search.check(events).await?;
         pdus.sort_by_key(|pdu| pdu.depth());
         let (mut placed, mut past, mut states) = (HashSet::new(), Vec::new(), 0);
         for pdu in pdus {

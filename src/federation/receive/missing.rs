@@ -26,9 +26,12 @@ use super::{
     policy::Judged,
 };
 use crate::{
-    federation::outbound::{
-        client::AskError,
-        rooms::{Gap, RawPdu, ToldState},
+    federation::{
+        checks::Checked,
+        outbound::{
+            client::AskError,
+            rooms::{Gap, RawPdu, ToldState},
+        },
     },
     view::RoomView,
 };
@@ -319,7 +322,18 @@ impl<'a> Search<'a> {
 
     /// The events of an answer that are good, and of the room.
     pub(super) async fn check(&self, events: Vec<RawPdu>) -> Result<Vec<Arc<Pdu>>, RoomError> {
-        let checked = self.parts.checker.check(self.room.version, events).await?;
+        Ok(self.good(self.parts.checker.check(self.room.version, events).await?))
+    }
+
+    /// The same of an answer to `/backfill`.
+    pub(super) async fn check_history(
+        &self,
+        events: Vec<RawPdu>,
+    ) -> Result<Vec<Arc<Pdu>>, RoomError> {
+        Ok(self.good(self.parts.checker.check_history(self.room.version, events).await?))
+    }
+
+    fn good(&self, checked: Vec<Checked>) -> Vec<Arc<Pdu>> {
         let good = checked.into_iter().filter_map(|checked| match checked {
             Ok(pdu) => Some(pdu),
             Err(error) => {
@@ -327,7 +341,7 @@ impl<'a> Search<'a> {
                 None
             }
         });
-        Ok(good.filter(|pdu| *pdu.room_id() == self.room.room_id).collect())
+        good.filter(|pdu| *pdu.room_id() == self.room.room_id).collect()
     }
 
     /// The events that nothing follows here.

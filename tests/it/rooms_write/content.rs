@@ -144,6 +144,7 @@ fn state_can_be_set_in_all_forms_of_the_path() {
     alice.http.post(&start, &json!({})).refused(405, "M_UNRECOGNIZED");
 }
 
+// Checklist 7.5
 #[test]
 fn rooms_are_created_once_and_levels_are_numbers() {
     let server = Server::start();
