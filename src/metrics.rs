@@ -2,11 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use parlour_actors::{
-    Rooms,
-    federation_queue::Overview,
-    metrics::{Metrics as _, Stage},
-};
+use parlour_actors::{Rooms, federation_queue::Overview, metrics::Stage};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,

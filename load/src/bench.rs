@@ -1,9 +1,15 @@
 //! What scenarios have to work with: users, a schedule, and what measures.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, pending},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
+    signal::ctrl_c,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at},
 };
@@ -17,6 +23,7 @@ use crate::{
     record::{Moment, Used},
     schedule::{Plan, Schedule},
     session::Session,
+    stages::{self, Counted, Metrics, Stage},
 };
 
 /// Requests of a preparation that are made at once.
@@ -35,6 +42,8 @@ pub(crate) struct Bench {
     pub(crate) console: Console,
     /// Tells this run's users, rooms and messages from those of others.
     pub(crate) run: Arc<str>,
+    /// The server's own metrics, if they are wanted.
+    pub(crate) metrics: Option<Metrics>,
     /// What has been measured so far.
     pub(crate) measured: Measured,
 }
@@ -47,6 +56,7 @@ pub(crate) struct Measured {
     pub(crate) missed: u64,
     pub(crate) server: Option<Used>,
     pub(crate) generator: Used,
+    pub(crate) stages: Vec<Stage>,
 }
 
 impl Bench {
@@ -114,17 +124,21 @@ impl Bench {
             tasks.spawn(worker);
         }
         let begun = Instant::now();
-        let mut watch = Watch { begun, last: begun, first: None, peak: 0 };
+        let mut watch = Watch { begun, last: begun, first: None, stages: None, peak: 0 };
         self.console.race();
         let mut tick = interval_at(begun + TICK, TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let warm = tokio::time::sleep_until(schedule.measured_from());
-        tokio::pin!(warm);
+        let mut warm = pin!(tokio::time::sleep_until(schedule.measured_from()));
+        let mut interrupted = pin!(heed_interrupt(&schedule));
         let mut results = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                () = &mut warm, if watch.first.is_none() => watch.first = Some(Mark::now(&self.meter)),
+                () = &mut warm, if watch.first.is_none() => {
+                    watch.stages = self.stages().await;
+                    watch.first = Some(Mark::now(&self.meter));
+                }
+                () = &mut interrupted => {}
                 _ = tick.tick() => self.look(&schedule, &mut watch),
                 ended = tasks.join_next() => match ended {
                     Some(Ok(result)) => results.push(result),
@@ -138,7 +152,15 @@ impl Bench {
             self.look(&schedule, &mut watch);
         }
         self.close(&schedule, &watch);
+        if let Some((before, after)) = watch.stages.zip(self.stages().await) {
+            self.measured.stages = stages::between(&before, &after);
+        }
         Ok(results)
+    }
+
+    /// What the server has counted so far; nothing if it does not tell.
+    async fn stages(&self) -> Option<Counted> {
+        self.metrics.as_ref()?.read().await.ok()
     }
 
     fn look(&mut self, schedule: &Schedule, watch: &mut Watch) {
@@ -165,6 +187,15 @@ impl Bench {
     }
 }
 
+/// Ends the schedule at the first Ctrl-C: what was done by then is reported all the same. Never
+/// done itself.
+async fn heed_interrupt(schedule: &Schedule) {
+    if ctrl_c().await.is_ok() {
+        schedule.stop();
+    }
+    pending().await
+}
+
 /// Where a run is.
 struct Watch {
     begun: Instant,
@@ -172,6 +203,8 @@ struct Watch {
     last: Instant,
     /// What had been used when the warm-up was over.
     first: Option<Mark>,
+    /// What the server had counted then.
+    stages: Option<Counted>,
     /// The most memory that the server was seen to have.
     peak: u64,
 }

@@ -119,6 +119,9 @@ struct Common {
     /// The server's processes, whose CPU and memory are told; found by its port otherwise.
     #[arg(long, value_name = "PID", global = true)]
     server_pid: Vec<u32>,
+    /// Parlour's metrics, such as http://127.0.0.1:8010/metrics: where the time of events goes.
+    #[arg(long, value_name = "URL", global = true)]
+    metrics: Option<String>,
     /// What the server is called in the report; what it calls itself otherwise.
     #[arg(long, value_name = "TEXT", global = true)]
     label: Option<String>,
@@ -189,6 +192,7 @@ impl Common {
             quiet: self.quiet,
             verify: !self.no_verify,
             manifest: self.manifest.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 }
@@ -207,7 +211,12 @@ pub fn run(args: &LoadArgs) -> Result<(), LoadError> {
         }
         Command::Scenario(scenario) => {
             let settings = common.settings();
-            let run = block_on(settings.threads, runner::run(&settings, scenario))??;
+            let run = block_on(settings.threads, async {
+                tokio::select! {
+                    run = runner::run(&settings, scenario) => run,
+                    () = interrupted_twice() => Err(LoadError::Failed("interrupted".to_owned())),
+                }
+            })??;
             let runs = [run];
             if let Some(file) = &common.json {
                 record::save(file, &runs[0])?;
@@ -225,6 +234,16 @@ pub fn run(args: &LoadArgs) -> Result<(), LoadError> {
             let runs = args.files.iter().map(|file| record::load(file));
             let runs = runs.collect::<Result<Vec<_>, _>>()?.concat();
             tell(common, &runs)
+        }
+    }
+}
+
+/// The first Ctrl-C ends what is measured, and the report comes; the second one ends everything.
+async fn interrupted_twice() {
+    for _ in 0..2 {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Then nobody hears of it, and it ends the process as ever.
+            std::future::pending::<()>().await;
         }
     }
 }

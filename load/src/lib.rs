@@ -7,7 +7,7 @@
 //! | `schedule`, `bench` | when it is done: open and closed loop, warm-up, duration |
 //! | `http`, `session`, `accounts`, `sender`, `syncer` | users, who use the Client-Server API |
 //! | `federation` | servers, which use the Server-Server API |
-//! | `meter`, `process` | latencies, errors, CPU and memory |
+//! | `meter`, `process`, `stages` | latencies, errors, CPU and memory, where the time goes |
 //! | `verify`, `delivery` | what was acknowledged is there, and has come to everybody, once, in order |
 //! | `record`, `report` | what is told of it: JSON lines, a table, a page |
 //!
@@ -36,6 +36,7 @@ mod scenario;
 mod schedule;
 mod sender;
 mod session;
+mod stages;
 mod syncer;
 mod verify;
 

@@ -11,7 +11,7 @@ use std::{
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::LoadError, process::Usage};
+use crate::{error::LoadError, process::Usage, stages::Stage};
 
 /// Where the curve of percentiles has its points: evenly in the number of nines.
 const CURVE: [f64; 16] = [
@@ -93,6 +93,9 @@ pub(crate) struct Summary {
     pub(crate) missed: u64,
     pub(crate) server: Option<Used>,
     pub(crate) generator: Used,
+    /// Where the time of events went inside the server, if it was asked for its metrics.
+    #[serde(default)]
+    pub(crate) stages: Vec<Stage>,
     /// What was checked, and what was wrong.
     pub(crate) verification: Option<Verdict>,
     /// What else is to be said.

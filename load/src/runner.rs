@@ -17,6 +17,7 @@ use crate::{
     scenario::{Outcome, Scenario},
     schedule::Plan,
     session::Session,
+    stages::Metrics,
     verify::Ledger,
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) quiet: bool,
     pub(crate) verify: bool,
     pub(crate) manifest: Option<PathBuf>,
+    pub(crate) metrics: Option<String>,
 }
 
 /// Runs a scenario.
@@ -49,6 +51,10 @@ pub(crate) async fn run(settings: &Settings, scenario: &Scenario) -> Result<Run,
     let software = software(&endpoint, &settings.target).await?;
     let server = processes(settings, &endpoint)?;
     let watched = server.is_some();
+    let metrics = match &settings.metrics {
+        Some(url) => Some(Metrics::find(url, settings.patience).await?),
+        None => None,
+    };
     let run: Arc<str> = format!("{:x}{:04x}", began, fastrand::u16(..)).into();
     let mut bench = Bench {
         accounts: Accounts::new(
@@ -63,6 +69,7 @@ pub(crate) async fn run(settings: &Settings, scenario: &Scenario) -> Result<Run,
         meter: Arc::new(Meter::new(server)),
         console: Console::new(settings.quiet),
         run,
+        metrics,
         measured: Measured::default(),
     };
     let outcome = scenario.run(&mut bench).await;
@@ -197,6 +204,7 @@ fn summary(
         missed,
         server,
         generator,
+        stages: std::mem::take(&mut bench.measured.stages),
         verification,
         notes,
     }

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 /// How exactly the timer wakes: being late by less is its fault, and not the server's.
 const TIMER: Duration = Duration::from_millis(1);
@@ -50,13 +53,30 @@ pub(crate) struct Schedule {
     begun: AtomicU64,
     /// Operations that were due and never begun.
     missed: AtomicU64,
+    /// Whether it ends before its time.
+    stop: watch::Sender<bool>,
 }
 
 impl Schedule {
     /// Begins now.
     pub(crate) fn begin(plan: Plan) -> Arc<Self> {
         let (begun, missed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { plan, start: Instant::now(), begun, missed })
+        let (start, stop) = (Instant::now(), watch::Sender::new(false));
+        Arc::new(Self { plan, start, begun, missed, stop })
+    }
+
+    /// Ends it before its time: no operation begins any more.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until then, or until it is stopped.
+    pub(crate) async fn sleep_until(&self, at: Instant) {
+        let mut stopped = self.stop.subscribe();
+        tokio::select! {
+            () = sleep_until(at) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
     }
 
     /// When the warm-up is over.
@@ -95,8 +115,9 @@ impl Schedule {
         Pacer { schedule: self.clone(), step, next: self.start + first }
     }
 
-    fn ended(&self, at: Instant) -> bool {
-        self.end().is_some_and(|end| at >= end)
+    /// Whether nothing may begin any more at this time.
+    pub(crate) fn ended(&self, at: Instant) -> bool {
+        *self.stop.borrow() || self.end().is_some_and(|end| at >= end)
     }
 
     /// Whether one more may be measured.
@@ -129,21 +150,23 @@ impl Pacer {
 
     async fn wait(&mut self, step: Duration) -> Option<Instant> {
         let (due, now) = (self.next, Instant::now());
-        if let Some(end) = self.schedule.end()
-            && now >= end
-        {
-            let late = end.saturating_duration_since(due).as_secs_f64() / step.as_secs_f64();
-            self.schedule.missed.fetch_add(late.ceil() as u64, Ordering::Relaxed);
-            return None;
-        }
-        if self.schedule.ended(due) {
-            return None;
+        if let Some(end) = self.schedule.end() {
+            if now >= end {
+                let late = end.saturating_duration_since(due).as_secs_f64() / step.as_secs_f64();
+                self.schedule.missed.fetch_add(late.ceil() as u64, Ordering::Relaxed);
+                return None;
+            }
+            if due >= end {
+                // The span that is measured ends with the schedule, and not with its last operation.
+                self.schedule.sleep_until(end).await;
+                return None;
+            }
         }
         self.next += step;
         if due <= now {
             return Some(due);
         }
-        sleep_until(due).await;
+        self.schedule.sleep_until(due).await;
         Some(Instant::now().min(due + TIMER))
     }
 }
@@ -191,6 +214,17 @@ mod tests {
         sleep_until(schedule.end().expect("an end")).await;
         assert!(pacer.due().await.is_none());
         assert_eq!(schedule.missed(), 49);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_what_is_due_is_told_to_stop() {
+        // One operation in an hour: only the first one is ever due.
+        let schedule = Schedule::begin(plan(Some(1.0 / 3_600.0), 10));
+        let mut pacer = schedule.pacer(0, 1);
+        pacer.due().await.expect("the first");
+        let waiting = tokio::spawn(async move { pacer.due().await });
+        schedule.stop();
+        assert!(waiting.await.expect("it ends").is_none());
     }
 
     #[tokio::test]

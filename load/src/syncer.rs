@@ -18,8 +18,16 @@ use crate::{
 };
 
 /// What is asked for: messages, and nothing that doesn't matter here. The server's own limit of
-/// events may be lower.
-const FILTER: &str = r#"{"room":{"timeline":{"limit":100},"state":{"lazy_load_members":true},"account_data":{"types":[]}},"presence":{"types":[]},"account_data":{"types":[]}}"#;
+/// events may be lower. Each client excludes another type that nobody sends: servers give clients
+/// that ask for the same one answer, and would only be asked to give it many times.
+fn filter() -> String {
+    let unique = fastrand::u64(..);
+    let timeline = format!(r#"{{"limit":100,"not_types":["load.{unique}"]}}"#);
+    let room = format!(
+        r#"{{"timeline":{timeline},"state":{{"lazy_load_members":true}},"account_data":{{"types":[]}}}}"#
+    );
+    format!(r#"{{"room":{room},"presence":{{"types":[]}},"account_data":{{"types":[]}}}}"#)
+}
 
 /// The same for who only wants to know where to go on from.
 const NOTHING: &str = r#"{"room":{"timeline":{"limit":1},"state":{"types":[]},"ephemeral":{"types":[]},"account_data":{"types":[]}},"presence":{"types":[]},"account_data":{"types":[]}}"#;
@@ -64,6 +72,17 @@ pub(crate) fn sync_path(since: Option<&str>, wait: Duration, filter: &str) -> St
     format!("/_matrix/client/v3/sync?timeout={}{filter}{since}", wait.as_millis())
 }
 
+/// The path of an initial sync, as most clients make it: everything, but for members that nobody has
+/// to see. Each excludes another type that nobody sends, since servers remember what they have
+/// answered the same client lately, and would only be asked to give it once more.
+pub(crate) fn opening_path() -> String {
+    let unique = fastrand::u64(..);
+    let filter = format!(
+        r#"{{"room":{{"state":{{"lazy_load_members":true,"not_types":["load.{unique}"]}}}}}}"#
+    );
+    sync_path(None, Duration::ZERO, &filter)
+}
+
 /// Where a user stands now: a token to sync on from.
 pub(crate) async fn current(session: &mut Session) -> Result<String, Failure> {
     let path = sync_path(None, Duration::ZERO, NOTHING);
@@ -74,6 +93,7 @@ pub(crate) async fn current(session: &mut Session) -> Result<String, Failure> {
 pub(crate) struct Syncer {
     session: Session,
     since: String,
+    filter: String,
     meter: Arc<Meter>,
     series: Arc<Series>,
     run: Arc<str>,
@@ -94,7 +114,8 @@ impl Syncer {
         let since = current(&mut session).await?;
         let (meter, run, deliveries) = (bench.meter.clone(), bench.run.clone(), deliveries.clone());
         let (series, received) = (meter.series(series), Received::new());
-        Ok(Self { session, since, meter, series, run, epoch, deliveries, received })
+        let filter = filter();
+        Ok(Self { session, since, filter, meter, series, run, epoch, deliveries, received })
     }
 
     /// Begins, and goes on until `stop` is true.
@@ -104,7 +125,7 @@ impl Syncer {
 
     async fn work(mut self, mut stop: watch::Receiver<bool>) -> Received {
         loop {
-            let path = sync_path(Some(&self.since), PARK, FILTER);
+            let path = sync_path(Some(&self.since), PARK, &self.filter);
             let answer = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return self.received,

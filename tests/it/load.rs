@@ -37,14 +37,18 @@ fn checked(summary: &Value) -> u64 {
 #[test]
 fn messages_are_sent_and_read_back() {
     let server = Server::start();
-    let one = summary(&server, &["send", "--count", "30"]);
+    let one = summary(&server, &["send", "--count", "30", "--threads", "2"]);
     assert_eq!((count(&one, "send"), checked(&one)), (30, 30));
     // The server was found by its port.
     assert!(one["server"]["rss_peak"].as_u64().unwrap() > 1 << 20, "{one}");
     assert_eq!(one["label"], concat!("Parlour ", env!("CARGO_PKG_VERSION")));
+    let metrics = format!("{}/metrics", server.base());
     let many = ["send", "--senders", "4", "--rooms", "6", "--rate", "200", "--duration", "300ms"];
-    let many = summary(&server, &many);
+    let many = summary(&server, &[&many[..], &["--metrics", &metrics]].concat());
     assert!(checked(&many) > 0 && many["rate"] == 200.0, "{many}");
+    let stages = many["stages"].as_array().unwrap();
+    let flush = stages.iter().find(|stage| stage["name"] == "flush").unwrap();
+    assert!(flush["mean"].as_f64().unwrap() > 0.0, "{flush}");
 }
 
 #[test]
@@ -97,13 +101,21 @@ fn those_who_wait_are_counted_and_woken() {
 #[test]
 fn a_day_goes_by() {
     let server = Server::start_with(&[("PARLOUR_PRESENCE__ENABLED", "true")]);
-    let day = ["mixed", "--users", "8", "--speed", "100", "--duration", "2s"];
-    let run = summary(&server, &day);
-    for kind in ["send", "delivery", "typing", "receipt", "presence"] {
-        assert!(count(&run, kind) > 0, "{kind}: {run}");
-    }
     let profile = server.load(&["mixed", "--print-profile"]).ok();
     let own = server.home().join("own.toml");
+    // Everything as often as everything else, so that nothing is missing.
+    let even = profile.lines().map(|line| match line.split_once(" = ") {
+        Some((name @ ("message" | "read" | "scroll" | "members" | "presence" | "open"), _)) => {
+            format!("{name} = 1\n")
+        }
+        _ => format!("{line}\n"),
+    });
+    fs::write(&own, even.collect::<String>()).unwrap();
+    let day = ["mixed", "--users", "8", "--speed", "100", "--duration", "2s", "--profile"];
+    let run = summary(&server, &[&day[..], &[own.to_str().unwrap()]].concat());
+    for kind in ["send", "delivery", "typing", "receipt", "presence", "scroll", "members", "open"] {
+        assert!(count(&run, kind) > 0, "{kind}: {run}");
+    }
     fs::write(&own, profile.replace("users = 50", "users = 0")).unwrap();
     let refused = server.load(&["mixed", "--profile", own.to_str().unwrap()]).failed_in_one_line();
     assert!(refused.contains("own.toml: there must be users"), "{refused}");
@@ -212,6 +224,8 @@ fn what_makes_no_sense_is_said_in_one_line() {
     assert!(line(&["send", "--target", "ftp://x"]).contains("https://matrix.example.org"));
     assert!(line(&["send", "--target", "http://127.0.0.1:1"]).contains("does the server run"));
     assert!(line(&["send", "--server-pid", "4194304"]).contains("no such process"));
+    let elsewhere = format!("{}/_matrix/client/versions", server.base());
+    assert!(line(&["send", "--metrics", &elsewhere]).contains("is it Parlour's?"));
     assert!(line(&["report", "missing.jsonl"]).contains("missing.jsonl"));
     let usage = |arguments: &[&str]| {
         let Ran { code, err, .. } = server.load(arguments);

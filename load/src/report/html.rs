@@ -10,10 +10,15 @@ use crate::record::{Moment, Run, Summary};
 
 const STYLE: &str = include_str!("style.css");
 
-const TIME: Axis = Axis { title: "time since the beginning (s)", scale: Scale::Even };
+/// Time, with the warm-up shaded.
+fn time(runs: &[&Run]) -> Axis {
+    let warm = runs.iter().flat_map(|run| &run.moments).filter(|moment| moment.warming_up);
+    let shaded = warm.map(|moment| moment.at).fold(0.0, f64::max);
+    Axis { title: "time since the beginning (s)", scale: Scale::Even, shaded }
+}
 
-const fn upward(title: &'static str, scale: Scale) -> Axis {
-    Axis { title, scale }
+const fn axis(title: &'static str, scale: Scale) -> Axis {
+    Axis { title, scale, shaded: 0.0 }
 }
 
 /// The page about some runs. Those of the same scenario with the same options stand together.
@@ -31,7 +36,7 @@ pub(crate) fn render(runs: &[Run]) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>Load test</title><style>{STYLE}</style></head><body><main><h1>Load test</h1>\
          <p>Made by <code>parlour load</code>. Latency counts from the moment in which an operation \
-         was due. CPU per operation is all that the server has used, divided by the number of \
+         was due. What is shaded is the warm-up, which does not count. CPU per operation is all that the server has used, divided by the number of \
          operations of that kind.</p>"
     );
     for ((_, scenario, options), runs) in groups {
@@ -137,7 +142,7 @@ fn latency_over_time(runs: &[&Run], kind: &str) -> String {
     let tail = over_time(runs, "p99", true, |moment| rate(moment).map(|rate| rate.p99));
     let lines = [median, tail].concat();
     let title = format!("Latency of “{kind}” over time");
-    chart(&title, TIME, upward("latency (ms)", Scale::Powers), &lines)
+    chart(&title, time(runs), axis("latency (ms)", Scale::Powers), &lines)
 }
 
 fn percentiles(runs: &[&Run], kind: &str) -> String {
@@ -149,16 +154,16 @@ fn percentiles(runs: &[&Run], kind: &str) -> String {
         Some(Line { name: run.summary.label.clone(), colour, dashed: false, points })
     });
     let lines: Vec<_> = lines.collect();
-    let across = Axis { title: "percentile", scale: Scale::Nines };
+    let across = axis("percentile", Scale::Nines);
     let title = format!("Percentiles of “{kind}”");
-    chart(&title, across, upward("latency (ms)", Scale::Powers), &lines)
+    chart(&title, across, axis("latency (ms)", Scale::Powers), &lines)
 }
 
 fn throughput(runs: &[&Run], kind: &str) -> String {
     let lines =
         over_time(runs, "", false, |moment| moment.series.get(kind).map(|rate| rate.per_second));
     let title = format!("Throughput of “{kind}”");
-    chart(&title, TIME, upward("operations per second", Scale::Even), &lines)
+    chart(&title, time(runs), axis("operations per second", Scale::Even), &lines)
 }
 
 /// CPU and memory.
@@ -184,11 +189,11 @@ fn resources(runs: &[&Run]) -> String {
     let memory = over_time(runs, "", false, |moment| {
         moment.server.map(|used| used.rss as f64 / f64::from(1 << 20))
     });
-    chart("CPU", TIME, upward("cores in use", Scale::Even), &lines)
+    chart("CPU", time(runs), axis("cores in use", Scale::Even), &lines)
         + &chart(
             "Memory",
-            TIME,
-            upward("resident memory of the server (MiB)", Scale::Even),
+            time(runs),
+            axis("resident memory of the server (MiB)", Scale::Even),
             &memory,
         )
 }
@@ -216,4 +221,23 @@ fn remarks(page: &mut String, summary: &Summary) {
     said.extend(summary.notes.iter().cloned());
     let said = said.iter().map(|line| format!("<li>{}</li>", escape(line))).collect::<String>();
     put(page, format_args!("<h3>{}</h3><ul>{said}</ul>", escape(&summary.label)));
+    stages(page, summary);
+}
+
+/// Where the time of events went inside the server.
+fn stages(page: &mut String, summary: &Summary) {
+    if summary.stages.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<table><thead><tr><th>stage inside the server</th><th>count</th><th>mean (µs)</th>\
+         <th>p50 (µs)</th><th>p99 (µs)</th></tr></thead><tbody>",
+    );
+    for stage in &summary.stages {
+        let times = [stage.mean, stage.p50, stage.p99];
+        let times = times.map(|millis| format!("<td>{}</td>", number(millis * 1e3))).concat();
+        let (name, count) = (escape(&stage.name), stage.count);
+        put(page, format_args!("<tr><th>{name}</th><td>{count}</td>{times}</tr>"));
+    }
+    page.push_str("</tbody></table>");
 }

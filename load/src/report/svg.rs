@@ -31,6 +31,8 @@ pub(super) struct Axis {
     /// What it is about, with the unit.
     pub(super) title: &'static str,
     pub(super) scale: Scale,
+    /// Up to here it is shaded: what happened there does not count.
+    pub(super) shaded: f64,
 }
 
 /// One line.
@@ -150,6 +152,17 @@ pub(super) fn chart(title: &str, x: Axis, y: Axis, lines: &[Line]) -> String {
          aria-label=\"{0}\">",
         escape(title)
     );
+    if x.shaded > 0.0 {
+        let (right, height) = (fit_x(x.shaded.min(across.1)), HEIGHT - TOP - BOTTOM);
+        put(
+            &mut svg,
+            format_args!(
+                "<rect class=\"shade\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{height}\">\
+             <title>warm-up</title></rect>",
+                right - LEFT
+            ),
+        );
+    }
     grid(&mut svg, &across.2, &upward.2, fit_x, fit_y);
     titles(&mut svg, x, y);
     for (line, points) in lines.iter().zip(&placed) {
@@ -266,11 +279,12 @@ mod tests {
 
     #[test]
     fn a_chart_is_well_formed_and_harmless() {
-        let x = Axis { title: "time (s)", scale: Scale::Even };
-        let y = Axis { title: "latency (ms)", scale: Scale::Powers };
+        let x = Axis { title: "time (s)", scale: Scale::Even, shaded: 0.5 };
+        let y = Axis { title: "latency (ms)", scale: Scale::Powers, shaded: 0.0 };
         let svg = chart("A <title>", x, y, &[line(&[(0.0, 0.0), (1.0, 2.0), (2.0, 3.0)])]);
         assert!(!svg.contains("<a & b>") && svg.contains("&lt;a &amp; b&gt;"), "{svg}");
         assert!(svg.contains("latency (ms)") && svg.contains("time (s)"));
+        assert!(svg.contains("warm-up"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         // What has no logarithm has no point.
         let points = svg.split("points=\"").nth(1).and_then(|rest| rest.split('"').next());

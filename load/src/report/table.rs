@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::record::{Run, Summary, Totals, Used};
+use crate::{
+    record::{Run, Summary, Totals, Used},
+    stages::Stage,
+};
 
 /// The heads of the columns.
 const HEAD: [&str; 11] = [
@@ -96,6 +99,12 @@ fn remarks(text: &mut String, summary: &Summary) {
         line(format_args!("  server:     {}", usage(used)));
     }
     line(format_args!("  generator:  {}", usage(&summary.generator)));
+    for Stage { name, count, mean, p50, p99 } in &summary.stages {
+        let [mean, p50, p99] = [mean, p50, p99].map(|millis| number(millis * 1e3));
+        line(format_args!(
+            "  stage:      {name:<12} {count:>9} times, µs: mean {mean:>6}, p50 {p50:>6}, p99 {p99:>6}"
+        ));
+    }
     if !summary.errors.is_empty() {
         let errors = summary.errors.iter().map(|(name, count)| format!("{count} {name}"));
         line(format_args!("  errors:     {}", errors.collect::<Vec<_>>().join(", ")));

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::Outcome;
@@ -62,9 +62,9 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
     let duration = bench.plan.duration.unwrap_or_default();
     let plan = Plan { rate: None, count: None, duration: Some(duration), ..bench.plan.clone() };
     let ended = bench.measure(plan, |schedule| {
-        let end = schedule.end().unwrap_or_else(Instant::now);
+        let (schedule, end) = (schedule.clone(), schedule.end().unwrap_or_else(Instant::now));
         vec![async move {
-            sleep_until(end).await;
+            schedule.sleep_until(end).await;
             let waiting = meter.server();
             let woken = sender.send(Due { at: Instant::now(), counted: true }, &room).await;
             drain.sent(if woken { parked } else { 0 }).await;

@@ -14,7 +14,7 @@ use crate::{
     record::Verdict,
     sender::rest,
     session::read,
-    syncer::{Synced, sync_path},
+    syncer::{Synced, opening_path},
     verify::Ledger,
 };
 
@@ -47,10 +47,8 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
             let mut pacer = schedule.pacer(number, count);
             async move {
                 let mut verdict = Verdict::default();
-                // As most clients do: everything, but for members that nobody has to see.
-                let filter = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
-                let path = sync_path(None, Duration::ZERO, filter);
                 while let Some(due) = pacer.due().await {
+                    let path = opening_path();
                     let answer = user.ask(Method::GET, &path, Bytes::new(), Duration::ZERO).await;
                     // What the client does with it is not the server's time.
                     let done = answer.inspect(|_| series.done(due));

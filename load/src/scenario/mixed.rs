@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::Outcome;
@@ -26,7 +26,7 @@ use crate::{
     schedule::{Due, Schedule},
     sender::{Acknowledged, Room, Sender, ledger, rest},
     session::{Session, messages_path, part},
-    syncer::{Syncer, sync_path},
+    syncer::{Syncer, opening_path},
 };
 
 /// What can be said about it.
@@ -139,15 +139,13 @@ struct Person {
 
 impl Person {
     async fn live(mut self, schedule: &Schedule) -> Acknowledged {
-        let end = schedule.end().unwrap_or_else(Instant::now);
         loop {
             let pause = self.profile.pause(&mut self.random).div_f64(self.speed);
             let next = Instant::now() + pause;
-            if next >= end {
-                sleep_until(end).await;
+            schedule.sleep_until(schedule.end().map_or(next, |end| next.min(end))).await;
+            if schedule.ended(Instant::now()) {
                 return self.sender.into_acknowledged();
             }
-            sleep_until(next).await;
             let counted = Instant::now() >= schedule.measured_from();
             if let Err(failure) = self.act(counted).await {
                 rest(&self.meter, &failure).await;
@@ -170,11 +168,7 @@ impl Person {
                 let path = format!("/_matrix/client/v3/presence/{user}/status");
                 self.put("presence", &path, json!({ "presence": presence }), counted).await
             }
-            Action::Open => {
-                let filter = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
-                let path = sync_path(None, Duration::ZERO, filter);
-                self.fetch("open", &path, counted).await
-            }
+            Action::Open => self.fetch("open", &opening_path(), counted).await,
         }
     }
 

@@ -13,7 +13,7 @@ use parlour_event::{
 use ruma::OwnedEventId;
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Outcome;
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     federation::{self, Inbox, Member, Place, World, object},
     meter::{Meter, Series},
     report::table::number,
-    schedule::Due,
+    schedule::{Due, Schedule},
     sender::{Acknowledged, Room, Sender, ledger, rest},
     session::Session,
 };
@@ -42,7 +42,8 @@ pub(crate) struct Options {
     /// How many state events each branch has.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=50))]
     length: u32,
-    /// How many users send in other rooms meanwhile, each in one of its own.
+    /// How many users send in other rooms meanwhile, each in one of its own. --rate is theirs; the
+    /// storm is as strong as the target lets it be.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     senders: u32,
     /// The seed of all that is drawn.
@@ -98,8 +99,7 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
         let people = people.into_iter().map(|(number, sender, rooms)| {
             sender.work(schedule.pacer(number, senders), rooms).boxed()
         });
-        let end = schedule.end().unwrap_or(begins);
-        let storms = storms.into_iter().map(|storm| storm.rage(begins, end).boxed());
+        let storms = storms.into_iter().map(|storm| storm.rage(begins, schedule.clone()).boxed());
         people.chain(storms).collect()
     });
     let acknowledged = acknowledged.await?.into_iter().flatten();
@@ -176,9 +176,9 @@ struct Storm {
 
 impl Storm {
     /// Sends nothing that is read back.
-    async fn rage(mut self, begins: Instant, end: Instant) -> Acknowledged {
-        sleep_until(begins).await;
-        while Instant::now() < end {
+    async fn rage(mut self, begins: Instant, schedule: Arc<Schedule>) -> Acknowledged {
+        schedule.sleep_until(begins).await;
+        while !schedule.ended(Instant::now()) {
             let due = Due { at: Instant::now(), counted: true };
             match self.fork().await {
                 Ok(()) => self.series.done(due),
