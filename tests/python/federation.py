@@ -148,6 +148,7 @@ class Synapse:
             "report_stats": False,
             "trusted_key_servers": [],
             "allow_public_rooms_over_federation": True,
+            "allow_device_name_lookup_over_federation": True,
             "room_list_publication_rules": [{"action": "allow"}],
             "enable_registration": True,
             "enable_registration_without_verification": True,
