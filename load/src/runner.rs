@@ -236,3 +236,20 @@ pub(crate) fn judge_verdict(verdict: Option<&Verdict>) -> Result<(), LoadError> 
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_in_one_line() {
+        let good = Verdict { checked: 5, ..Verdict::about("messages") };
+        assert!(judge_verdict(Some(&good)).is_ok() && judge_verdict(None).is_ok());
+        let mut bad = Verdict { lost: 1, ..good };
+        bad.example(|| "!r: $e is not there".to_owned());
+        let line = judge_verdict(Some(&bad)).expect_err("one is lost").to_string();
+        let wanted = "verification failed: of 5 (messages), 1 lost, 0 doubled, 0 out of order; \
+                      !r: $e is not there";
+        assert_eq!(line, wanted);
+    }
+}
