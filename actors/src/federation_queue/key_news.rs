@@ -77,8 +77,9 @@ impl Queues {
         for (user, servers) in said {
             for server in servers {
                 let line = table.line(&self.store, &server)?;
+                let was_behind = line.owed.unheard.is_behind();
                 line.owed.say(|unheard| unheard.push(user, pos, have_come), now);
-                line.is_unsaved |= line.owed.unheard.is_behind();
+                line.is_unsaved |= !was_behind && line.owed.unheard.is_behind();
                 if table.begin(&server, now, self.jitter()) {
                     self.start_sending(server);
                 }
