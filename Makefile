@@ -48,11 +48,13 @@ test-python: $(VENV)/installed
 
 # Node looks for packages above the file that asks for them, so the tests run where those are. The
 # SDK leaves timers of 110 seconds behind (one for each /sync), which nobody has to wait for.
-test-js: $(NODE)/installed
+test-js: $(NODE)/installed $(VENV)/installed
 	cargo test --workspace --locked --no-run --quiet
 	cp tests/js/*.mjs $(NODE)
-	cd $(NODE) && TEST_BINARY=$(CURDIR)/target/debug/parlour \
-		node --test --test-force-exit --test-reporter=tap client.test.mjs encryption.test.mjs
+	cd $(NODE) && TEST_BINARY=$(CURDIR)/target/debug/parlour PYTHONDONTWRITEBYTECODE=1 \
+		TEST_PYTHON=$(CURDIR)/$(PYTHON) TEST_SERVERS=$(CURDIR)/tests/python/servers.py \
+		node --test --test-force-exit --test-reporter=tap \
+		client.test.mjs encryption.test.mjs neighbours.test.mjs
 
 # A seed that fails is named, and played again by SEEDS=1 FIRST_SEED=it.
 simulate: SEEDS ?= 500

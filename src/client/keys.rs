@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use parlour_actors::{
     changes::Changes,
-    users::{KEY_USAGES, KeyError, KeysById, NewKeys, RemoteUserKeys, Users},
+    users::{KeyError, KeysById, NewKeys, Users},
 };
 use ruma::{
     DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedServerName, OwnedUserId,
@@ -138,11 +138,6 @@ fn by_id(keys: &BTreeMap<OwnedOneTimeKeyId, Raw<OneTimeKey>>) -> Result<KeysById
     Ok(found)
 }
 
-/// A key that was stored.
-fn raw<T>(key: &[u8]) -> Option<Raw<T>> {
-    serde_json::from_slice(key).ok().map(Raw::from_json)
-}
-
 /// A piece of JSON as it came.
 pub(super) fn text<T>(raw: &Raw<T>) -> Bytes {
     Bytes::copy_from_slice(raw.json().get().as_bytes())
@@ -156,12 +151,12 @@ async fn query(
     let time = time(req.timeout);
     let Ruma { request, caller, .. } = req;
     let (local, remote) = context.split(request.device_keys);
-    let (users, others) = (context.users.clone(), context.remote.clone());
+    let (users, others, by) =
+        (context.users.clone(), context.remote.clone(), caller.user_id.clone());
     let look = move |_: &View| -> Result<_, ApiError> {
         Ok((query_local(&users, &caller, local)?, others.look(remote)?))
     };
-    let (mut response, Look { known, unknown }) = context.view.run(look).await?;
-    known.into_iter().for_each(|(user, keys)| add_remote(&mut response, user, keys));
+    let (mut response, Look { mut known, unknown }) = context.view.run(look).await?;
     let answers = stream::iter(unknown).map(async |(server, missing)| {
         let answer = context.remote.query(&server, missing, time).await;
         (server, answer)
@@ -169,16 +164,23 @@ async fn query(
     let mut answers = answers.buffer_unordered(AT_ONCE);
     while let Some((server, answer)) = answers.next().await {
         match answer {
-            Ok(found) => {
-                found.into_iter().for_each(|(user, keys)| add_remote(&mut response, user, keys));
-            }
+            Ok(found) => known.extend(found),
             Err(KeysError::Ask(error)) => {
                 response.failures.insert(server.to_string(), failure(&error));
             }
             Err(KeysError::User(error)) => return Err(error.into()),
         }
     }
-    Ok(response)
+    drop(answers);
+    let users = context.users.clone();
+    let add = move |_: &View| -> Result<_, ApiError> {
+        for (user, keys) in known {
+            let keys = UserKeys::of_remote(&users, &by, &user, &keys)?;
+            put(&mut response, user, keys);
+        }
+        Ok(response)
+    };
+    context.view.run(add).await
 }
 
 fn query_local(
@@ -192,22 +194,16 @@ fn query_local(
             continue;
         }
         let keys = UserKeys::read(users, Some(&caller.user_id), &user, &devices)?;
-        response.master_keys.extend(keys.master.map(|key| (user.clone(), key)));
-        response.self_signing_keys.extend(keys.self_signing.map(|key| (user.clone(), key)));
-        response.user_signing_keys.extend(keys.user_signing.map(|key| (user.clone(), key)));
-        response.device_keys.insert(user, keys.devices);
+        put(&mut response, user, keys);
     }
     Ok(response)
 }
 
-fn add_remote(response: &mut get_keys::v3::Response, user: OwnedUserId, keys: RemoteUserKeys) {
-    let RemoteUserKeys { devices, mut signing, .. } = keys;
-    let [master, self_signing, _] = KEY_USAGES;
-    let mut key = |usage: &str| signing.remove(usage).and_then(|key| raw(&key));
-    response.master_keys.extend(key(master).map(|key| (user.clone(), key)));
-    response.self_signing_keys.extend(key(self_signing).map(|key| (user.clone(), key)));
-    let devices = devices.into_iter().filter_map(|(id, keys)| Some((id.into(), raw(&keys)?)));
-    response.device_keys.insert(user, devices.collect());
+fn put(response: &mut get_keys::v3::Response, user: OwnedUserId, keys: UserKeys) {
+    response.master_keys.extend(keys.master.map(|key| (user.clone(), key)));
+    response.self_signing_keys.extend(keys.self_signing.map(|key| (user.clone(), key)));
+    response.user_signing_keys.extend(keys.user_signing.map(|key| (user.clone(), key)));
+    response.device_keys.insert(user, keys.devices);
 }
 
 fn failure(error: &AskError) -> Value {

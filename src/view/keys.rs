@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use parlour_actors::users::{Claimed, KEY_USAGES, Users};
+use parlour_actors::users::{Claimed, KEY_USAGES, RemoteUserKeys, Users};
 use parlour_storage::{StorageError, schema::OneTimeKeys};
 use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, UInt, UserId,
@@ -17,7 +17,7 @@ use serde_json::value::{RawValue, to_raw_value};
 /// A JSON object whose fields stay as they were written.
 type Fields = BTreeMap<String, Box<RawValue>>;
 
-/// The keys of a user of this server.
+/// The keys of a user.
 #[derive(Debug, Default)]
 pub struct UserKeys {
     /// Devices with keys.
@@ -31,7 +31,7 @@ pub struct UserKeys {
 }
 
 impl UserKeys {
-    /// Reads the keys of a user for one who asks: a user of this server, or another server. Of the
+    /// Reads the keys of a user of this server for one who asks: a user of this server, or another server. Of the
     /// devices only some are wanted, or all if none is named.
     ///
     /// # Errors
@@ -66,6 +66,32 @@ impl UserKeys {
     }
 }
 
+impl UserKeys {
+    /// The keys of a user of another server, for a user of this one.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn of_remote(
+        users: &Users,
+        asker: &UserId,
+        user: &UserId,
+        keys: &RemoteUserKeys,
+    ) -> Result<Self, StorageError> {
+        let raw = |json: &Bytes| serde_json::from_slice(json).ok();
+        let devices = keys.devices.iter();
+        let devices = devices.filter_map(|(id, keys)| Some((id.as_str().into(), raw(keys)?)));
+        let [master, self_signing, _] = KEY_USAGES.map(|usage| keys.signing.get(usage));
+        let signed = |master| signed_master(users, [asker].into_iter(), user, master);
+        Ok(Self {
+            devices: devices.map(|(id, keys)| (id, Raw::from_json(keys))).collect(),
+            master: master.map(signed).transpose()?.flatten(),
+            self_signing: self_signing.and_then(raw).map(Raw::from_json),
+            user_signing: None,
+        })
+    }
+}
+
 fn read_key(
     users: &Users,
     user: &UserId,
@@ -83,13 +109,24 @@ fn read_master(
     usage: &str,
 ) -> Result<Option<Raw<CrossSigningKey>>, StorageError> {
     let Some(json) = users.cross_signing_key(user.as_str(), usage)? else { return Ok(None) };
-    let Some(public) = public_key(&json) else { return Ok(None) };
+    let signers = [Some(user), asker.filter(|asker| *asker != user)];
+    signed_master(users, signers.into_iter().flatten(), user, &json)
+}
+
+/// A user's master key with the signatures that some users of this server have added.
+fn signed_master<'a>(
+    users: &Users,
+    signers: impl Iterator<Item = &'a UserId>,
+    user: &UserId,
+    json: &Bytes,
+) -> Result<Option<Raw<CrossSigningKey>>, StorageError> {
+    let Some(public) = public_key(json) else { return Ok(None) };
     let mut added = Vec::new();
-    for signer in [Some(user), asker.filter(|asker| *asker != user)].into_iter().flatten() {
+    for signer in signers {
         let signatures = users.key_signatures(signer.as_str(), user.as_str(), &public)?;
         added.extend(signatures.map(|signatures| (signer, signatures)));
     }
-    Ok(show(&json, &added, None).map(Raw::from_json))
+    Ok(show(json, &added, None).map(Raw::from_json))
 }
 
 /// A key with signatures that came later, and with a device's name.

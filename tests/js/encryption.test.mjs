@@ -3,11 +3,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { PASSWORD, Person } from "./person.mjs";
+import { authorised, encryption, reads, setUp } from "./crypto.mjs";
+import { Person } from "./person.mjs";
 import { Server, until } from "./server.mjs";
-
-// What the cryptography says while it works.
-for (const level of ["debug", "log", "info", "warn"]) console[level] = () => {};
 
 let server;
 const people = [];
@@ -29,30 +27,6 @@ async function encrypted(person) {
 }
 
 const newcomer = async (name) => encrypted(await Person.register(server, name));
-
-/** Shows who it is when the server wants to know. */
-const authorised = (person) => (request) =>
-    request(null).catch(({ data: { session } }) =>
-        request({ type: "m.login.password", session, password: PASSWORD, identifier: { type: "m.id.user", user: person.id } }),
-    );
-
-/** Cross-signing, secrets on the server, and a backup of keys; gives the key to the secrets. */
-async function setUp(person) {
-    const crypto = person.sdk.getCrypto();
-    await crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: authorised(person) });
-    const key = await crypto.createRecoveryKeyFromPassphrase();
-    await crypto.bootstrapSecretStorage({ createSecretStorageKey: async () => key, setupNewKeyBackup: true });
-    return key.privateKey;
-}
-
-/** Waits until a person reads an event, and gives what it says. */
-async function reads(person, room, id) {
-    const event = await person.sees(room, id);
-    await until(`${person.id} can read ${id}`, () => event.isEncrypted() && !event.isDecryptionFailure() && event.getClearContent() !== null);
-    return event.getContent().body;
-}
-
-const encryption = { type: "m.room.encryption", state_key: "", content: { algorithm: "m.megolm.v1.aes-sha2" } };
 
 test("two people talk, a second device is verified, a backup is restored, a deleted device hears nothing", async () => {
     const [alice, bob] = [await newcomer("alice"), await newcomer("bob")];

@@ -5,6 +5,7 @@ import fs from "node:fs";
 import net from "node:net";
 import os from "node:os";
 import path from "node:path";
+import readline from "node:readline";
 
 const config = (data, port) => `
 [server]
@@ -68,5 +69,27 @@ export class Server {
         this.process.kill("SIGKILL");
         await ended;
         fs.rmSync(this.directory, { recursive: true });
+    }
+}
+
+/** Several homeservers that find each other, of these kinds: `parlour`, `synapse`. */
+export class Neighbours {
+    static async start(kinds) {
+        const neighbours = new Neighbours();
+        const command = [process.env.TEST_SERVERS, ...kinds];
+        neighbours.process = spawn(process.env.TEST_PYTHON, command, { stdio: ["pipe", "pipe", "inherit"] });
+        const ended = new Promise((resolve) => neighbours.process.on("exit", resolve));
+        neighbours.ended = ended;
+        const lines = readline.createInterface({ input: neighbours.process.stdout });
+        const line = new Promise((resolve) => lines.once("line", resolve));
+        const said = await Promise.race([line, ended]);
+        if (typeof said !== "string") throw new Error("the servers did not start");
+        neighbours.servers = JSON.parse(said);
+        return neighbours;
+    }
+
+    async stop() {
+        this.process.stdin.end();
+        await this.ended;
     }
 }

@@ -229,3 +229,30 @@ fn signatures_that_are_wrong_are_told_one_by_one() {
     alice.confirmed("DELETE", &gone, json!({})).ok();
     assert_eq!(query(&bob, &alice)["device_keys"][&alice.id], json!({}));
 }
+
+// Checklist 5.9, 5.11
+#[test]
+fn who_has_verified_somebody_elsewhere_sees_it_alone() {
+    let [mut one, two] = [Server::start_federated(&[]), Server::start_federated(&[])];
+    let ([alice, carol], bob) = (["alice", "carol"].map(|name| one.user(name)), two.user("bob"));
+    let room = alice.public_room();
+    let join = "/_matrix/client/v3/join/{}?via={}&server_name={}";
+    bob.http.post(&path(join, &[&room, &one.name(), &one.name()]), &json!({})).ok();
+    upload(&alice, &keys(&alice, 0)).ok();
+    let of_bob = keys(&bob, 20);
+    upload(&bob, &of_bob).ok();
+    let master = &of_bob["master_key"];
+    assert_eq!(query(&alice, &bob)["master_keys"][&bob.id], *master);
+    let mut signed = master.clone();
+    sign(&mut signed, &alice.id, &public(OTHERS), &pair(OTHERS));
+    let body = json!({ &bob.id: { public(20 + MASTER): signed } });
+    let mut since = alice.sync(Ask::initial()).ok().next_batch();
+    let answer = alice.http.post(SIGN, &body).ok();
+    assert_eq!(answer["failures"], json!({}), "{}", answer.body);
+    assert_eq!(changed(&alice, &mut since), json!([bob.id]));
+    one.restart();
+    let [alice, carol] = [&alice, &carol].map(|user| one.again(user));
+    assert_eq!(query(&alice, &bob)["master_keys"][&bob.id], signed);
+    assert_eq!(query(&carol, &bob)["master_keys"][&bob.id], *master);
+    assert_eq!(query(&bob, &bob)["master_keys"][&bob.id], *master);
+}

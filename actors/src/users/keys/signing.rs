@@ -10,7 +10,10 @@ use parlour_event::{
     json::{self, Object, Value},
     signing::{self, PublicKey},
 };
-use parlour_storage::{Direction, Op, StorageError, Store, schema::keys};
+use parlour_storage::{
+    Direction, Op, StorageError, Store,
+    schema::{keys, known_keys},
+};
 
 use super::{Decision, KeyNews, Touched, UserError, Users, body, news::with_news};
 use crate::commit::{Announcement, At};
@@ -325,7 +328,12 @@ fn target(
         let key = key.as_ref().and_then(public_key).map(str::to_owned);
         Ok(key.into_iter().map(|key| (key.clone(), key)).collect())
     };
-    let master = body(store, &keys::cross_signing_key(&new.user, "master"))?;
+    let own = body(store, &keys::cross_signing_key(&new.user, "master"))?;
+    // Of users of other servers it is known what they publish.
+    let master = match own {
+        Some(own) => Some(own),
+        None => body(store, &known_keys::signing_key(&new.user, "master"))?,
+    };
     let master = master.and_then(|key| parse(&key));
     let is_master = master.as_ref().and_then(public_key) == Some(new.key.as_str());
     if let Some(master) = master.filter(|_| is_master) {
