@@ -35,6 +35,8 @@ async function comeAndGo(owner, privateKey, other, room, before) {
     try {
         const id = tablet.sdk.getDeviceId();
         await until(`${other.id} knows the tablet`, knows(other, owner, id));
+        // Their verification stands in between.
+        await tablet.sdk.scrollback(tablet.room(room), 50);
         const old = await tablet.sees(room, before);
         await tablet.sdk.decryptEventIfNeeded(old, { isRetry: true });
         await reads(tablet, room, before);

@@ -270,14 +270,14 @@ fn keep(
             false => Decision::Write(quiet(ops), Kept::Nothing),
         });
     }
-    if last_change(store, user)?.is_some_and(|changed| changed > asked_at) {
-        return Ok(Decision::Keep(Kept::Nothing));
-    }
-    let stale = store.stale_keys(server_of(user), user)?;
+    let overtaken = last_change(store, user)?.filter(|changed| *changed > asked_at);
     let old = match store.known_keys(user)? {
+        Some(_) if overtaken.is_some() => return Ok(Decision::Keep(Kept::Nothing)),
         Some(head) => Some(read(store, user, &head)?),
         None => None,
     };
+    // Where news came while nothing was known, what comes now is better than nothing.
+    let stale = store.stale_keys(server_of(user), user)?.map(|stale| stale.at).max(overtaken);
     let had = old.as_ref().map(|old| (&old.devices, &old.signing));
     if stale.is_none() && new.change.is_none() && had == Some((&new.devices, &new.signing)) {
         // What is known has its number.
@@ -291,10 +291,14 @@ fn keep(
         devices: u32::try_from(new.devices.len()).unwrap_or(u32::MAX),
     };
     ops.push(Op::Put { key: keys::known(user), value: head.encode() });
+    let key = keys::stale(server_of(user), user);
     let kept = match stale {
-        Some(stale) if stale.at > asked_at => Kept::Stale,
+        Some(at) if at > asked_at => {
+            ops.push(Op::Put { key, value: StaleKeys { at }.encode() });
+            Kept::Stale
+        }
         Some(_) => {
-            ops.push(Op::Delete { key: keys::stale(server_of(user), user) });
+            ops.push(Op::Delete { key });
             Kept::Fresh
         }
         None => Kept::Fresh,
