@@ -40,6 +40,7 @@ impl Queues {
             self.sweep(false).await;
             let news = async {
                 tokio::select! {
+                    biased;
                     _ = outgoing.changed() => {}
                     () = self.wake.notified() => {}
                 }

@@ -63,6 +63,10 @@ impl Queues {
         };
         loop {
             let result = tokio::select! {
+                // Always in this order, so that simulations repeat.
+                biased;
+                _ = ticks.tick() => self.tick(&mut told),
+                () = self.typing.changed() => self.tell_typing(&mut told),
                 receipt = receipts.recv() => {
                     match receipt {
                         Ok(receipt) if told.receipts.len() < MAX_RECEIPTS => {
@@ -76,8 +80,6 @@ impl Queues {
                     }
                     Ok(())
                 }
-                () = self.typing.changed() => self.tell_typing(&mut told),
-                _ = ticks.tick() => self.tick(&mut told),
             };
             if let Err(error) = result {
                 tracing::warn!(%error, "other servers are not told who types, reads or is online");

@@ -216,6 +216,7 @@ impl RoomCore {
             auth_events: auth_events.iter().map(|(num, ..)| *num).collect(),
             flags,
             is_past: *way == Way::Past,
+            is_return: *way == Way::Entrance && !self.is_here(),
             transaction: transaction.clone(),
             was_outlier: outlier.is_some(),
             edges: self.edges(pdu, gaps)?,

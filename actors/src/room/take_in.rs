@@ -39,6 +39,9 @@ pub(crate) struct Place {
     pub(crate) outgoing: Option<Outgoing>,
     /// It is history behind what is known.
     pub(crate) is_past: bool,
+    /// This server comes back with it: what it follows is no matter, nor is how the room was when
+    /// the server went.
+    pub(crate) is_return: bool,
     /// It has been known as an outlier.
     pub(crate) was_outlier: bool,
     /// The redaction that has been applied to it already.
@@ -251,7 +254,8 @@ impl RoomCore {
             Some(key) => self.insert(place.state_before, key, num, fresh)?,
             None => place.state_before,
         };
-        let is_followed = |tip: &&Tip| followed.contains(&tip.event_id);
+        let is_anew = place.is_return && !place.edges.has_followers;
+        let is_followed = |tip: &&Tip| is_anew || followed.contains(&tip.event_id);
         let mut tips: Vec<_> = self.tips.iter().filter(|tip| !is_followed(tip)).cloned().collect();
         if !place.edges.has_followers {
             let (event_id, depth) = (pdu.event_id().clone(), pdu.depth());
@@ -363,10 +367,14 @@ impl RoomCore {
         (outcome.members, outcome.servers.into_values().collect())
     }
 
+    /// Whether this server is in the room.
+    pub(super) fn is_here(&self) -> bool {
+        self.servers.contains_key(self.deps.server_name.as_str())
+    }
+
     /// Whether servers besides this one are in the room.
     fn has_other_servers(&self) -> bool {
-        let own = self.servers.contains_key(self.deps.server_name.as_str());
-        self.servers.len() > usize::from(own)
+        self.servers.len() > usize::from(self.is_here())
     }
 
     fn head(&self) -> RoomHead {
