@@ -56,11 +56,12 @@ test-js: $(NODE)/installed $(VENV)/installed
 		node --test --test-force-exit --test-reporter=tap \
 		client.test.mjs encryption.test.mjs neighbours.test.mjs
 
-# A seed that fails is named, and played again by SEEDS=1 FIRST_SEED=it.
+# Rooms alone, and whole servers. A seed that fails is named, and played again by SEEDS=1
+# FIRST_SEED=it.
 simulate: SEEDS ?= 500
 simulate: FIRST_SEED ?= 1
 simulate:
-	SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) cargo test --workspace --locked --lib \
+	SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) cargo test --workspace --locked --lib --test it \
 		servers_agree_in_the_end -- --nocapture
 
 $(NODE)/installed: tests/js/package.json tests/js/package-lock.json

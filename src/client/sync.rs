@@ -192,6 +192,7 @@ impl SyncContext {
         }
         let _parked = Parked::new(&self.metrics);
         let woken = tokio::select! {
+            biased;
             woken = news.wait_for(|news| is_news(news, now)) => {
                 // Without a notifier nothing will ever be told.
                 woken.is_ok()

@@ -128,6 +128,7 @@ impl Follower {
                 drop(tokio::time::timeout(PAUSE, self.hurry.notified()).await);
             };
             tokio::select! {
+                biased;
                 () = shutdown.requested() => return,
                 () = step => {}
             }

@@ -50,6 +50,7 @@ mod rooms_read;
 mod rooms_write;
 mod search;
 mod sessions;
+mod simulation;
 mod stages;
 mod sync;
 mod sync_counts;
