@@ -11,9 +11,9 @@ mod common;
 mod support;
 
 use common::{Asked, FakeRoom, FakeServer, Server};
-use support::now;
+use support::{cpu_of, now};
 
-/// How many members the rooms have.
+/// How many members the rooms have, unless `MEMBERS` says it (`10,1000`).
 const SIZES: [usize; 4] = [10, 1_000, 5_000, 10_000];
 
 /// How many users join each: the first brings the room here.
@@ -22,7 +22,9 @@ const USERS: usize = 3;
 fn main() {
     let server = Server::start_federated(&[]);
     let users: Vec<_> = (0..USERS).map(|number| server.user(&format!("user{number}"))).collect();
-    for size in SIZES {
+    let asked = std::env::var("MEMBERS").ok();
+    let asked = asked.map(|sizes| sizes.split(',').map(|size| size.parse().unwrap()).collect());
+    for size in asked.unwrap_or_else(|| SIZES.to_vec()) {
         let fake = FakeServer::start(|origin| {
             let mut room = FakeRoom::new(&origin, &format!("!room:{}", origin.name));
             for number in 0..size {
@@ -38,10 +40,11 @@ fn main() {
         });
         let room = format!("!room:{}", fake.name());
         for (number, user) in users.iter().enumerate() {
-            let started = now();
+            let (started, cpu) = (now(), cpu_of(server.pid()));
             user.join(&room).ok();
+            let (elapsed, used) = (started.elapsed(), cpu_of(server.pid()) - cpu);
             let what = if number == 0 { "brings it here" } else { "comes later" };
-            println!("{size:>6} members, who {what}: {:>8.1?}", started.elapsed());
+            println!("{size:>6} members, who {what}: {elapsed:>8.1?}, {used:>8.1?} of server CPU");
         }
     }
 }

@@ -112,6 +112,7 @@ impl Changes {
             self.tell_outwards(*pos, announcement);
             match announcement {
                 Announcement::Event { room, .. }
+                | Announcement::Past { room }
                 | Announcement::OutOfBand { room, .. }
                 | Announcement::Receipt { room, .. }
                 | Announcement::Published { room } => {

@@ -30,6 +30,11 @@ pub enum Announcement {
         /// Whether there is something for other servers in it.
         outgoing: bool,
     },
+    /// A room has an older event that was not here: it is in no timeline.
+    Past {
+        /// The room.
+        room: RoomNum,
+    },
     /// A local user's membership of a room that this server is not in has changed.
     OutOfBand {
         /// The room.

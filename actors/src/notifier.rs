@@ -108,7 +108,7 @@ impl Notifier {
                     self.wake_room(*room, |news| news.pos = pos);
                 }
             }
-            Announcement::Published { .. } | Announcement::Nothing => {}
+            Announcement::Past { .. } | Announcement::Published { .. } | Announcement::Nothing => {}
         }
     }
 

@@ -3,10 +3,10 @@
 use std::{ops::Bound, sync::Arc, time::Duration};
 
 use parlour_actors::changes::Changes;
-use parlour_event::{RoomNum, StreamPos};
+use parlour_event::{EventNum, RoomNum, StreamPos};
 use parlour_storage::{
     Direction,
-    schema::{RoomHead, Stored as _, StoredEvent, keys, keys::KeyReader},
+    schema::{EventMeta, RoomHead, Stored as _, StoredEvent, keys, keys::KeyReader},
 };
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
@@ -221,6 +221,7 @@ impl Follower {
         if self.view.is_encrypted(&view)? {
             return self.index.apply(&[Change::RemoveRoom(room)], None);
         }
+        self.follow_past(room, after)?;
         let mut after = after;
         loop {
             let range = (Bound::Excluded(after), Bound::Included(until));
@@ -238,6 +239,33 @@ impl Follower {
             match entries.last() {
                 Some((last, _)) if entries.len() == BATCH => after = *last,
                 _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes in what has come of a room's past since then: it is in no timeline. Numbers of events
+    /// go up as they come.
+    fn follow_past(&self, room: RoomNum, after: StreamPos) -> Result<(), SearchError> {
+        let store = &self.view.store;
+        let last = store.timeline_at(room, after).map_err(ViewError::from)?;
+        let mut from = last.map_or(EventNum(0), |(_, entry)| entry.event);
+        loop {
+            let nums = store.off_timeline(room, from, BATCH).map_err(ViewError::from)?;
+            let Some(last) = nums.last() else { return Ok(()) };
+            from = EventNum(last.0 + 1);
+            let metas = store.event_metas(&nums).map_err(ViewError::from)?;
+            let is_past = |meta: &EventMeta| meta.flags.is_visible() && meta.pos > after;
+            let new = nums.iter().zip(metas).filter(|(_, meta)| meta.as_ref().is_some_and(is_past));
+            let new: Vec<_> = new.map(|(num, _)| *num).collect();
+            let mut changes = Vec::new();
+            for event in store.events(&new).map_err(ViewError::from)?.into_iter().flatten() {
+                changes.extend(self.change_by(&event)?);
+            }
+            if !changes.is_empty() {
+                self.index.apply(&changes, None)?;
+            }
+            if nums.len() < BATCH {
+                return Ok(());
             }
         }
     }

@@ -133,7 +133,10 @@ impl Change for EventChange {
             ops.push(Op::PutBlob { key, value, blob: redacted.json });
         }
         if self.timeline.is_none() {
-            return Announcement::Nothing;
+            return match self.meta.flags.is_visible() {
+                true => Announcement::Past { room: self.room },
+                false => Announcement::Nothing,
+            };
         }
         let (mut members, mut newcomers) = (Vec::new(), Vec::new());
         for mut member in std::mem::take(&mut self.members) {

@@ -53,10 +53,18 @@ fn a_user_pages_back_to_before_the_own_servers_time() {
         assert_eq!(texts, expected());
         assert_eq!(last["type"], "m.room.create");
     }
-    // It is here now.
+    // It is here now, and is found.
     near.kill();
+    let found = |user: &User| {
+        let criteria = json!({ "search_categories": { "room_events": { "search_term": "123" } } });
+        let answer = user.http.post("/_matrix/client/v3/search", &criteria).ok();
+        answer["search_categories"]["room_events"]["results"][0]["result"]["content"]["body"]
+            .clone()
+    };
+    assert_eq!(found(&bob), "old 123");
     far.restart();
     let bob = far.again(&bob);
+    assert_eq!(found(&bob), "old 123");
     let (texts, last) = page_back(&bob, &room, 100);
     assert_eq!(texts, expected());
     assert_eq!(last["type"], "m.room.create");
