@@ -6,6 +6,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -319,10 +320,20 @@ impl Deadline {
     }
 }
 
-/// A port that was free a moment ago. It is fixed in the configuration, so that a restarted
-/// server is found at its old address.
+/// A port that was free a moment ago, and that nobody else in this process gets. It is fixed in the
+/// configuration, so that a restarted server is found at its old address.
 pub(super) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    // Below those that the system chooses for connections: none of these takes it meanwhile.
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = GIVEN.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id() * 61);
+        let port = u16::try_from(FIRST + number % COUNT).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn config(dir: &Path, port: u16) -> String {
