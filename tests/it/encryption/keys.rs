@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Barrier, Mutex},
+    sync::{
+        Barrier, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -166,11 +169,15 @@ fn no_key_is_given_out_twice_by_many_at_once_and_across_a_kill() {
     // Killed while 32 ask: what somebody has got, nobody else gets.
     upload(&alice, json!({ "one_time_keys": one_time_keys(100..400) })).ok();
     let (answered, got) = (Barrier::new(33), Mutex::new(Vec::new()));
+    let is_back = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| {
                 let mut first = true;
-                while let Ok(answer) = try_claim(&bob, &alice) {
+                // Whoever did not notice that the server was away stops as well.
+                while !is_back.load(Ordering::Relaxed)
+                    && let Ok(answer) = try_claim(&bob, &alice)
+                {
                     got.lock().unwrap().extend(claimed(&answer, &alice));
                     if std::mem::take(&mut first) {
                         answered.wait();
@@ -181,6 +188,7 @@ fn no_key_is_given_out_twice_by_many_at_once_and_across_a_kill() {
         // Each has got one, and asks for another.
         answered.wait();
         server.restart();
+        is_back.store(true, Ordering::Relaxed);
     });
     let bob = server.again(&bob);
     let mut all: Vec<_> = got.into_inner().unwrap();
