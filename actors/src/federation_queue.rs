@@ -2,16 +2,16 @@
 //!
 //! Rooms leave what is made here in the outbox, in the record of the event itself
 //! (`room/change.rs`). One task follows the outbox and puts each event into the lines of the
-//! servers that were in the room (`dispatch.rs`, `audience.rs`). A server that something waits for has a task of
-//! its own (`deliver.rs`), no actor: it does one thing after the other, is asked nothing, and ends
+//! servers that were in the room (`dispatch.rs`, `audience.rs`). A server that something waits for
+//! has a task of its own (`deliver.rs`), no actor: it does one thing after the other, is asked nothing, and ends
 //! when nothing waits or the server cannot be reached; what it has to remember stands in the line
 //! (`line.rs`). How far each server has got is made durable a little later, many servers at once,
 //! and what everybody has got leaves the outbox then (`sweep.rs`). After a crash a server gets what
 //! it got in the last seconds once more, which its event ids tell it.
 //!
 //! A server that cannot be reached costs a line of a few numbers, and an event nothing; what it
-//! misses is looked up when it is back (`catch_up.rs`). Of what is not an event the newest state waits, and nothing of it
-//! for a server that is away (`edus.rs`, `ephemeral.rs`); but messages for devices wait in storage
+//! misses is looked up when it is back (`catch_up.rs`). Of what is not an event the newest state
+//! waits, and nothing of it for a server that is away (`edus.rs`, `ephemeral.rs`); but messages for devices wait in storage
 //! until their server has them (`posted.rs`), and so does that somebody's devices or keys have
 //! changed (`key_news.rs`, `unheard.rs`). Both are read for one transaction after the other
 //! (`owed.rs`, `reading.rs`).

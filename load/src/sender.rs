@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     bench::Bench,
-    error::Failure,
+    delivery::{Deliveries, Drain},
+    error::{Failure, LoadError},
     message::{Mark, content},
     meter::{Meter, Series},
     schedule::{Due, Pacer},
@@ -47,6 +48,35 @@ impl Room {
 
 /// What was acknowledged, with the room's place in the ledger.
 pub(crate) type Acknowledged = Vec<(usize, Sent)>;
+
+/// Has users send to one room, and waits for all that its receivers are to get of it.
+pub(crate) async fn send_to_all(
+    bench: &mut Bench,
+    users: Vec<Session>,
+    ids: &[String],
+    style: (usize, Instant),
+    (deliveries, receivers): (&Arc<Deliveries>, usize),
+) -> Result<Acknowledged, LoadError> {
+    let (senders, rooms) = (users.len(), Room::all(ids));
+    let users = users.into_iter().enumerate();
+    let workers: Vec<_> = users
+        .map(|(number, user)| (number, Sender::new(bench, user, "send", number, style)))
+        .collect();
+    let acknowledged = bench.measure(bench.plan.clone(), |schedule| {
+        let drain = Drain::of(senders, deliveries);
+        let work = workers.into_iter().map(|(number, sender)| {
+            let (pacer, rooms, drain) =
+                (schedule.pacer(number, senders), rooms.clone(), drain.clone());
+            async move {
+                let acknowledged = sender.work(pacer, rooms).await;
+                drain.sent(acknowledged.len() * receivers).await;
+                acknowledged
+            }
+        });
+        work.collect()
+    });
+    Ok(acknowledged.await?.into_iter().flatten().collect())
+}
 
 /// Somebody who sends.
 pub(crate) struct Sender {

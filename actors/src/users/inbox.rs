@@ -233,8 +233,9 @@ fn address(
     Ok(())
 }
 
-/// The number of the next message for a device, and how many of the oldest are dropped for it. Those that come at the same time from others may
-/// get the same one, so that it bounds how many there are only roughly.
+/// The number of the next message for a device, and how many of the oldest are dropped for it.
+/// Those that come at the same time from others may get the same number, so that it bounds how
+/// many there are only roughly.
 fn make_room(
     store: &Store,
     letter: &Letter,

@@ -9,10 +9,10 @@ use tokio::{sync::watch, time::Instant};
 use super::Outcome;
 use crate::{
     bench::Bench,
-    delivery::{Deliveries, Drain, judge},
+    delivery::{Deliveries, judge},
     error::LoadError,
     record::Verdict,
-    sender::{Room, Sender, ledger},
+    sender::{ledger, send_to_all},
     syncer::Syncer,
 };
 
@@ -47,26 +47,8 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
         Syncer::new(bench, user, "delivery", epoch, &deliveries)
     });
     let syncers: Vec<_> = syncers.await?.into_iter().map(|syncer| syncer.spawn(&stopped)).collect();
-    let style = (options.size, epoch);
-    let workers = users.into_iter().enumerate();
-    let workers: Vec<_> = workers
-        .map(|(number, user)| (number, Sender::new(bench, user, "send", number, style)))
-        .collect();
-    let rooms = Room::all(&ids);
-    let acknowledged = bench.measure(bench.plan.clone(), |schedule| {
-        let drain = Drain::of(senders, &deliveries);
-        let work = workers.into_iter().map(|(number, sender)| {
-            let (pacer, rooms, drain) =
-                (schedule.pacer(number, senders), rooms.clone(), drain.clone());
-            async move {
-                let acknowledged = sender.work(pacer, rooms).await;
-                drain.sent(acknowledged.len() * receivers).await;
-                acknowledged
-            }
-        });
-        work.collect()
-    });
-    let acknowledged = acknowledged.await?.into_iter().flatten();
+    let (style, receivers) = ((options.size, epoch), (&deliveries, receivers));
+    let acknowledged = send_to_all(bench, users, &ids, style, receivers).await?;
     let ledger = ledger(bench, &owner.account, &ids, acknowledged);
     let _ = stop.send(true);
     let mut verdict = Verdict::about("deliveries");

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::Outcome;
 use crate::{
     bench::Bench,
-    delivery::{Deliveries, Drain, compare},
+    delivery::{Deliveries, compare},
     error::LoadError,
     federation::{self, Inbox, Member, World},
     message::Event,
     record::Verdict,
-    sender::{Room, Sender, ledger},
+    sender::{ledger, send_to_all},
     verify::{Ledger, RoomLedger},
 };
 
@@ -63,26 +63,8 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
     });
     joined.await?;
     world.servers.iter().skip(alive).for_each(federation::Server::kill);
-    let style = (options.size, epoch);
-    let workers = users.into_iter().enumerate();
-    let workers: Vec<_> = workers
-        .map(|(number, user)| (number, Sender::new(bench, user, "send", number, style)))
-        .collect();
-    let rooms = Room::all(&ids);
-    let acknowledged = bench.measure(bench.plan.clone(), |schedule| {
-        let drain = Drain::of(senders, &deliveries);
-        let work = workers.into_iter().map(|(number, sender)| {
-            let (pacer, rooms, drain) =
-                (schedule.pacer(number, senders), rooms.clone(), drain.clone());
-            async move {
-                let acknowledged = sender.work(pacer, rooms).await;
-                drain.sent(acknowledged.len() * alive).await;
-                acknowledged
-            }
-        });
-        work.collect()
-    });
-    let acknowledged = acknowledged.await?.into_iter().flatten();
+    let (style, receivers) = ((options.size, epoch), (&deliveries, alive));
+    let acknowledged = send_to_all(bench, users, &ids, style, receivers).await?;
     let ledger = ledger(bench, &owner.account, &ids, acknowledged);
     let got = got.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let names = world.servers.iter().map(|server| server.identity().name.as_str()).zip(&got);
