@@ -1,5 +1,6 @@
 //! The user directory with 10,000 and with 100,000 users: how long a search takes, by what is looked for and by how
-//! many people the searcher may see. Prints the median and the slowest of many searches.
+//! many people the searcher may see. Prints the median and the slowest of many searches. No room is open, so that
+//! whoever sees few has the most to pass over.
 
 use std::{
     sync::Arc,
@@ -14,10 +15,13 @@ use parlour_actors::{
     env::Env,
     metrics::NoMetrics,
 };
-use parlour_event::{EventNum, RoomNum, StreamPos};
+use parlour_event::{
+    EventNum, RoomNum, StateKeyNum, StreamPos,
+    state::{Overlay, StateRoot},
+};
 use parlour_storage::{
     Op,
-    schema::{MembershipEntry, Stored as _, User, keys},
+    schema::{MembershipEntry, RoomHead, Stored as _, User, keys},
 };
 use ruma::UserId;
 
@@ -47,10 +51,49 @@ fn name(number: usize) -> String {
     format!("@user{number}:parlour.test")
 }
 
+/// What a user's place in states is.
+fn place(number: usize) -> StateKeyNum {
+    StateKeyNum::new(number as u64 + 1, true)
+}
+
 fn joined(user: &str, room: RoomNum) -> Op {
     let entry =
         MembershipEntry { membership: "join".to_owned(), event: EventNum(1), pos: StreamPos(1) };
     Op::Put { key: keys::membership(user, room), value: entry.encode() }
+}
+
+/// Has a room have these members.
+async fn fill(engine: &Engine, room: RoomNum, members: std::ops::Range<usize>) {
+    let mut overlay = Overlay::new(&engine.nodes);
+    let mut state = StateRoot::EMPTY;
+    let joined = members.len() as u64;
+    for number in members {
+        let inserted = overlay.insert(state, place(number), EventNum(number as u64 + 1));
+        state = inserted.expect("a state");
+    }
+    let head = RoomHead {
+        room_id: format!("!{}:parlour.test", room.0),
+        version: "12".to_owned(),
+        create: EventNum(1),
+        extremities: Vec::new(),
+        state,
+        joined,
+        invited: 0,
+        pos: StreamPos(1),
+        partial_state: false,
+    };
+    let nodes = overlay.into_new_nodes(&[state]).into_iter();
+    let nodes =
+        nodes.map(|(id, node)| Op::Put { key: keys::node(id), value: node.encode().into() });
+    let head = Op::Put { key: keys::room(room), value: head.encode() };
+    for ops in nodes.chain([head]).collect::<Vec<_>>().chunks(1_000) {
+        write(engine, ops.to_vec()).await;
+    }
+}
+
+async fn write(engine: &Engine, ops: Vec<Op>) {
+    let change = Ops { ops, announcement: Announcement::Nothing };
+    engine.persister.commit(Box::new(change)).await.expect("written");
 }
 
 /// Users with names of two words and a number; each is in a small room, some in a large one.
@@ -68,11 +111,16 @@ async fn populate(engine: &Engine, users: usize) {
             let circle = RoomNum((number / CIRCLE) as u64 + 10);
             // The first user is only in a circle, the second is with everybody.
             let all = (*number != 0).then(|| joined(&user, EVERYWHERE));
-            all.into_iter().chain([joined(&user, circle)])
+            let name = keys::state_key("m.room.member", &user).slice(1..);
+            let name = Op::Put { key: keys::state_key_name(place(*number)), value: name };
+            all.into_iter().chain([joined(&user, circle), name])
         });
-        let change = Ops { ops: ops.collect(), announcement: Announcement::Nothing };
-        engine.persister.commit(Box::new(change)).await.expect("written");
+        write(engine, ops.collect()).await;
     }
+    for circle in 0..users / CIRCLE {
+        fill(engine, RoomNum(circle as u64 + 10), circle * CIRCLE..(circle + 1) * CIRCLE).await;
+    }
+    fill(engine, EVERYWHERE, 1..users).await;
 }
 
 fn measure(view: &View, searcher: &str, text: &str, of_all: bool) {

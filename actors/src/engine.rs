@@ -187,7 +187,7 @@ impl Base {
         let Self { store, keys, changes, notifier, persister } = self;
         check_server_name(&store, &persister, &options.server_name, dir).await?;
         let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
-        let closed_to_guests = Arc::new(Notify::new());
+        let (closed_to_guests, people) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let interner = Arc::new(Interner::new(store.clone())?);
         let env = options.env;
         let deps = RoomDeps {
@@ -199,6 +199,7 @@ impl Base {
             env: env.clone(),
             metrics: options.metrics.clone(),
             closed_to_guests: closed_to_guests.clone(),
+            people: people.clone(),
         };
         let resolvers = Workers::start(&env.threads, "resolver", options.rooms.resolvers)?;
         let rooms = Rooms::start(deps, persister.clone(), resolvers, options.rooms)?;
@@ -211,6 +212,7 @@ impl Base {
         });
         users.lead_out(rooms.clone(), presence.clone());
         users.watch_guests(rooms.clone(), nodes.clone(), &closed_to_guests);
+        users.follow_people(nodes.clone(), options.server_name.clone(), &people);
         users.keep_last_seen();
         let directory = Directory::new(store.clone(), users.clone());
         let out_of_band = OutOfBand::new(store.clone(), users.clone(), interner.clone());
@@ -225,6 +227,7 @@ impl Base {
             interner,
             server_name: options.server_name,
             env: env.clone(),
+            people,
         };
         Ok(Engine {
             presence,

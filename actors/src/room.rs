@@ -20,6 +20,7 @@ mod history;
 mod local;
 mod member;
 pub(crate) mod messages;
+mod openness;
 mod outliers;
 pub(crate) mod policy;
 mod profile;
@@ -40,7 +41,7 @@ use std::{
 };
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, WrapFuture};
-use parlour_event::RoomNum;
+use parlour_event::{RoomNum, StreamPos};
 use ruma::{OwnedEventId, OwnedRoomId};
 use tokio::sync::Semaphore;
 
@@ -54,7 +55,7 @@ use self::{
 };
 use crate::{
     metrics::Stage,
-    persister::{Persister, RoomChange},
+    persister::{PersistError, Persister, RoomChange},
     workers::Workers,
 };
 
@@ -227,7 +228,11 @@ impl Room {
         self.in_flight += steps.len();
         let changes = steps.into_iter().map(|Step { seq, effect, broken }| {
             let (room, commits) = (ctx.address(), self.commits.clone());
-            let done = move |result| {
+            let people = effect.concerns_people().then(|| self.host.deps.people.clone());
+            let done = move |result: Result<StreamPos, PersistError>| {
+                if let (Some(people), Ok(_)) = (people, &result) {
+                    people.notify_one();
+                }
                 if commits.settle(seq, result) {
                     // A room that has gone has nothing left to do about it.
                     room.do_send(News);

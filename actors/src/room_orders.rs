@@ -52,6 +52,8 @@ pub(crate) struct OrderParts {
     pub(crate) interner: Arc<Interner>,
     pub(crate) server_name: OwnedServerName,
     pub(crate) env: Env,
+    /// Told when somebody may not be found by everybody any more.
+    pub(crate) people: Arc<Notify>,
 }
 
 /// How others give orders about rooms. Cheap to clone.

@@ -18,6 +18,7 @@ mod inbox;
 mod key_backup;
 mod keys;
 mod logins;
+mod people;
 mod presence;
 mod profile;
 mod push_rules;

@@ -1,6 +1,6 @@
 //! The rooms that two users share.
 
-use parlour_event::{RoomNum, content::Membership};
+use parlour_event::RoomNum;
 use ruma::{OwnedRoomId, ServerName, UserId};
 
 use super::{View, ViewError};
@@ -30,19 +30,12 @@ impl View {
         own_name: &ServerName,
         (from, limit): (RoomNum, usize),
     ) -> Result<MutualRooms, ViewError> {
-        let mut shared = self.joined_rooms_of(user)?;
-        if other.server_name() == own_name {
-            let others = self.joined_rooms_of(other)?;
-            shared.retain(|room| others.binary_search(room).is_ok());
-        } else {
-            let mut found = Vec::new();
-            for room in shared {
-                if self.is_joined_to(room, other)? {
-                    found.push(room);
-                }
-            }
-            shared = found;
-        }
+        let mut shared = self.store.joined_rooms(user.as_str())?;
+        let others = match other.server_name() == own_name {
+            true => self.store.joined_rooms(other.as_str())?,
+            false => self.store.rooms_with(other.as_str())?,
+        };
+        shared.retain(|room| others.binary_search(room).is_ok());
         let start = shared.partition_point(|room| *room <= from);
         let rest = shared.get(start..).unwrap_or_default();
         let page = rest.get(..limit.min(rest.len())).unwrap_or_default();
@@ -52,19 +45,5 @@ impl View {
         }
         let next = page.last().copied().filter(|_| rest.len() > limit);
         Ok(MutualRooms { rooms, count: shared.len(), next })
-    }
-
-    /// A local user's rooms, by number.
-    fn joined_rooms_of(&self, user: &UserId) -> Result<Vec<RoomNum>, ViewError> {
-        let all = self.store.memberships(user.as_str())?.into_iter();
-        let joined = all.filter(|(_, entry)| entry.membership == "join");
-        let mut rooms: Vec<_> = joined.map(|(room, _)| room).collect();
-        rooms.sort_unstable();
-        Ok(rooms)
-    }
-
-    fn is_joined_to(&self, room: RoomNum, user: &UserId) -> Result<bool, ViewError> {
-        let Some(room) = self.room_by_num(room)? else { return Ok(false) };
-        Ok(self.membership_of(&room, user)? == Some(Membership::Join))
     }
 }

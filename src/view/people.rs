@@ -1,38 +1,35 @@
 //! Finding people by the words of their names.
 //!
-//! The index has an entry for each word of a user's name and id. A search walks over the entries
-//! that begin with that of its words which has the fewest, as far as a page of each tells, and looks
-//! at the users behind them. People of other servers are in the index since they came into a room
-//! here, and are shown by the name that they have there.
+//! There are two indexes of the words of users' names and ids: one of all users, and one of those
+//! in rooms that anybody may enter or read, whom everybody may find. The others are found by those
+//! who share a room with them. For these the index of all users and the members of the searcher's
+//! rooms are walked in turns, until either comes to its end: few have a rare word, and few are in
+//! small rooms. Whoever is met is judged by how things are now, so an index that is a little behind
+//! shows nobody who is not to be seen; and whom it does not have yet is looked at besides.
+//!
+//! People of other servers are shown by the name that they have where the searcher may meet them.
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#user-directory>
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, HashSet},
-    ops::Bound,
-};
+mod sides;
+
+use std::collections::{BTreeSet, HashSet};
 
 use parlour_actors::words::{fold, localpart, words, words_of_user};
-use parlour_storage::{
-    Direction,
-    schema::{User, keys, keys::KeyReader},
-};
+use parlour_storage::schema::{User, keys, people::WordIndex};
 use ruma::UserId;
 use serde::Deserialize;
 
+use self::sides::{ByRoom, ByWord, PAGE, Unfollowed};
 use super::{
-    Fields, View, ViewError,
+    Fields, Ignored, View, ViewError,
     audience::{Audience, Tie},
 };
 
-/// How many entries of the index are read at once.
-const PAGE: usize = 256;
-
-/// At how many users a search looks. Behind that, the searcher has to write more letters.
+/// How many users are looked at in one place before the searcher has to write more letters.
 const MAX_LOOKS: usize = 10_000;
 
-/// How many users that fit are put in order, at least; the best of them are given.
+/// How many users that fit are put in order, at least, of each place; the best of them are given.
 const MIN_RANKED: usize = 200;
 
 /// Who is looked for.
@@ -99,6 +96,27 @@ struct Wanted {
     server: Option<String>,
 }
 
+/// One search on its way.
+struct Search<'a> {
+    view: &'a View,
+    search: &'a PeopleSearch<'a>,
+    wanted: &'a Wanted,
+    audience: Audience<'a>,
+    ignored: Ignored,
+    found: Vec<Person>,
+    /// Who is among these.
+    known: HashSet<String>,
+    /// Whether everybody was found who is to be found.
+    is_whole: bool,
+}
+
+/// What a walk may still cost.
+struct Budget {
+    looks: usize,
+    /// How many more are to be found.
+    wanted: usize,
+}
+
 impl View {
     /// Finds people; says whether there are, or may be, more.
     ///
@@ -107,42 +125,30 @@ impl View {
     /// If storage cannot be read.
     pub fn people(&self, search: &PeopleSearch<'_>) -> Result<(Vec<Person>, bool), ViewError> {
         let wanted = Wanted::of(search.text);
-        let Some(lead) = self.rarest(&wanted.words)? else { return Ok((Vec::new(), false)) };
-        let mut audience = self.audience(search.searcher)?;
-        let ignored = self.ignored_by(search.searcher)?;
-        let enough = search.limit.saturating_add(1).max(MIN_RANKED);
-        let mut found = Vec::new();
-        let mut looked_at = HashSet::new();
-        let mut after = None;
-        loop {
-            let users = self.users_by_word(lead, &mut after)?;
-            let is_end = users.is_empty();
-            for user in users {
-                if !looked_at.insert(user.clone()) || ignored.contains(&user) {
-                    continue;
-                }
-                found.extend(self.person(user, &wanted, search, &mut audience)?);
-            }
-            let is_over = found.len() >= enough || looked_at.len() >= MAX_LOOKS;
-            if is_end || is_over {
-                found.sort_by(|a: &Person, b| (a.rank, &a.user_id).cmp(&(b.rank, &b.user_id)));
-                let is_limited = is_over || found.len() > search.limit;
-                found.truncate(search.limit);
-                return Ok((found, is_limited));
+        let mut round = Search {
+            view: self,
+            search,
+            wanted: &wanted,
+            audience: self.audience(search.searcher)?,
+            ignored: self.ignored_by(search.searcher)?,
+            found: Vec::new(),
+            known: HashSet::new(),
+            is_whole: true,
+        };
+        match search.of_all {
+            true => round.among_words(WordIndex::Everybody)?,
+            false => {
+                round.around()?;
+                // First: what is followed meanwhile is in the index then.
+                round.among_unfollowed()?;
+                round.among_words(WordIndex::Open)?;
             }
         }
-    }
-
-    /// The word with which the fewest words of users begin; of very frequent ones the longest.
-    fn rarest<'a>(&self, words: &'a BTreeSet<String>) -> Result<Option<&'a String>, ViewError> {
-        let mut rarest = None;
-        for word in words {
-            let rank = (self.users_by_word(word, &mut None)?.len(), Reverse(word.len()));
-            if rarest.as_ref().is_none_or(|(known, _)| rank < *known) {
-                rarest = Some((rank, word));
-            }
-        }
-        Ok(rarest.map(|(_, word)| word))
+        let Search { mut found, is_whole, .. } = round;
+        found.sort_by(|a: &Person, b| (a.rank, &a.user_id).cmp(&(b.rank, &b.user_id)));
+        let is_limited = !is_whole || found.len() > search.limit;
+        found.truncate(search.limit);
+        Ok((found, is_limited))
     }
 
     /// A user's account.
@@ -150,52 +156,131 @@ impl View {
         Ok(self.store.typed(&keys::user(user))?)
     }
 
-    /// The next page of users one of whose words begins like this; shorter words come first.
-    fn users_by_word(
-        &self,
-        start: &str,
-        after: &mut Option<bytes::Bytes>,
-    ) -> Result<Vec<String>, ViewError> {
-        let low = keys::user_words_from(start);
-        // No byte of a text is 255.
-        let high = [&low[..], &[u8::MAX]].concat();
-        let from =
-            after.as_ref().map_or(Bound::Included(&low[..]), |key| Bound::Excluded(&key[..]));
-        let range = (from, Bound::Excluded(&high[..]));
-        let entries = self.store.scan(range, Direction::Forward, PAGE)?;
-        let users = entries.iter().filter_map(|(key, _)| {
-            let mut reader = KeyReader::new(key);
-            reader.text().and_then(|_word| reader.text())
-        });
-        let users = users.collect();
-        *after = entries.into_iter().next_back().map(|(key, _)| key);
-        Ok(users)
+    /// What a user of this server is called; nothing of those who are locked or gone.
+    fn card(&self, user_id: &str) -> Result<Option<Card>, ViewError> {
+        let account = self.account(user_id)?;
+        let account = account.filter(|account| !(account.deactivated || account.locked));
+        Ok(account.map(|User { display_name, avatar_url, .. }| Card { display_name, avatar_url }))
+    }
+}
+
+impl Search<'_> {
+    /// Looks among those who share a room with the searcher.
+    fn around(&mut self) -> Result<(), ViewError> {
+        let view = self.view;
+        let Some(mut by_word) = ByWord::new(view, WordIndex::Everybody, &self.wanted.words)? else {
+            return Ok(());
+        };
+        let mut budget = self.budget();
+        let mut by_room = None;
+        while !budget.is_spent() {
+            let users = by_word.page()?;
+            let is_last = users.len() < PAGE;
+            self.look_at(users, Some(Tie::SharedRoom), &mut budget)?;
+            if is_last {
+                return Ok(());
+            }
+            let by_room = match &mut by_room {
+                Some(by_room) => by_room,
+                none => {
+                    let me = vec![self.search.searcher.to_string()];
+                    self.look_at(me, Some(Tie::SharedRoom), &mut budget)?;
+                    none.insert(ByRoom::new(view, self.audience.rooms().iter().copied())?)
+                }
+            };
+            let users = by_room.page(budget.looks.saturating_add(1))?;
+            if users.is_empty() {
+                return Ok(());
+            }
+            self.look_at(users, Some(Tie::SharedRoom), &mut budget)?;
+        }
+        self.is_whole = false;
+        Ok(())
     }
 
-    fn person(
-        &self,
-        user_id: String,
-        wanted: &Wanted,
-        search: &PeopleSearch<'_>,
-        audience: &mut Audience<'_>,
-    ) -> Result<Option<Person>, ViewError> {
-        let is_ours = user_id.split_once(':').map(|(_, server)| server)
-            == Some(search.searcher.server_name().as_str());
+    /// Looks among those who may belong into the index of users in open rooms, and are not in it.
+    fn among_unfollowed(&mut self) -> Result<(), ViewError> {
+        let mut budget = self.budget();
+        let Some(Unfollowed { users, rooms }) = Unfollowed::read(self.view)? else {
+            self.is_whole = false;
+            return Ok(());
+        };
+        self.look_at(users.into_iter().collect(), None, &mut budget)?;
+        let mut by_room = ByRoom::new(self.view, rooms)?;
+        while !budget.is_spent() {
+            let users = by_room.page(budget.looks.saturating_add(1))?;
+            if users.is_empty() {
+                return Ok(());
+            }
+            self.look_at(users, None, &mut budget)?;
+        }
+        self.is_whole = false;
+        Ok(())
+    }
+
+    /// Looks among the users of an index.
+    fn among_words(&mut self, index: WordIndex) -> Result<(), ViewError> {
+        let by_word = ByWord::new(self.view, index, &self.wanted.words)?;
+        let Some(mut by_word) = by_word else { return Ok(()) };
+        let mut budget = self.budget();
+        while !budget.is_spent() {
+            let users = by_word.page()?;
+            let is_last = users.len() < PAGE;
+            self.look_at(users, None, &mut budget)?;
+            if is_last {
+                return Ok(());
+            }
+        }
+        self.is_whole = false;
+        Ok(())
+    }
+
+    fn budget(&self) -> Budget {
+        let wanted = self.search.limit.saturating_add(1).max(MIN_RANKED);
+        Budget { looks: MAX_LOOKS, wanted }
+    }
+
+    /// Adds those of these users who fit and may be known, at best by this tie.
+    fn look_at(
+        &mut self,
+        users: Vec<String>,
+        only: Option<Tie>,
+        budget: &mut Budget,
+    ) -> Result<(), ViewError> {
+        budget.looks = budget.looks.saturating_sub(users.len());
+        for user in users {
+            if self.known.contains(&user) || self.ignored.contains(&user) {
+                continue;
+            }
+            if let Some(person) = self.person(&user, only)? {
+                self.known.insert(user);
+                self.found.push(person);
+                budget.wanted = budget.wanted.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn person(&self, user_id: &str, only: Option<Tie>) -> Result<Option<Person>, ViewError> {
+        let is_ours = self.audience.is_local(user_id);
         let (card, met) = match is_ours {
-            true => (self.card(&user_id)?, None),
-            false => match audience.meeting(&user_id)? {
+            true => (self.view.card(user_id)?, None),
+            false => match self.audience.meeting(user_id)? {
                 Some((tie, join)) => {
                     (Some(Fields::of(&join)?.content_as().unwrap_or_default()), Some(tie))
                 }
                 None => (None, None),
             },
         };
-        let Some(card) = card else { return Ok(None) };
-        let Some(fit) = wanted.fit(&user_id, card.display_name.as_deref()) else {
+        let Some(Card { display_name, avatar_url }) = card else { return Ok(None) };
+        let Some(fit) = self.wanted.fit(user_id, display_name.as_deref()) else {
             return Ok(None);
         };
-        let tie = if is_ours { audience.tie(&user_id)? } else { met };
-        let Card { display_name, avatar_url } = card;
+        let tie = if is_ours { self.audience.tie(user_id)? } else { met };
+        let may_be_known = match only {
+            Some(_) => tie == only,
+            None => tie.is_some() || self.search.of_all,
+        };
         let rank = Rank {
             fit,
             is_stranger: tie.is_none(),
@@ -203,15 +288,14 @@ impl View {
             is_nameless: display_name.is_none(),
             is_faceless: avatar_url.is_none(),
         };
-        let person = Person { user_id, display_name, avatar_url, rank };
-        Ok(Some(person).filter(|_| tie.is_some() || search.of_all))
+        let user_id = user_id.to_owned();
+        Ok(may_be_known.then_some(Person { user_id, display_name, avatar_url, rank }))
     }
+}
 
-    /// What a user of this server is called; nothing of those who are locked or gone.
-    fn card(&self, user_id: &str) -> Result<Option<Card>, ViewError> {
-        let account = self.account(user_id)?;
-        let account = account.filter(|account| !(account.deactivated || account.locked));
-        Ok(account.map(|User { display_name, avatar_url, .. }| Card { display_name, avatar_url }))
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.looks == 0 || self.wanted == 0
     }
 }
 

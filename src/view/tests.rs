@@ -1,6 +1,7 @@
 //! History visibility and paging against a model that follows the specification word by word.
 
 mod backfilled;
+mod people;
 
 use std::{ops::Bound, sync::Arc};
 

@@ -20,6 +20,8 @@
 //! | [`keys::USER`], [`keys::DEVICE`], [`keys::TOKEN`] | user; user, device; hash of a token | [`User`], [`Device`], [`TokenEntry`] |
 //! | [`keys::PROFILE_SPREAD`] | user | position of the change that has to go into the user's rooms |
 //! | [`keys::USER_WORD`] | word, user | nothing: the user's name or id has the word |
+//! | [`keys::OPEN_PEOPLE`] | `o`, room; `u`, user; `w`, word, user | nothing: anybody may enter or read the room; the user's words; nothing |
+//! | [`keys::PEOPLE_NEWS`] | position | [`PeopleNews`] |
 //! | [`keys::PRESENCE`], [`keys::ONLINE`] | user | [`PresenceEntry`]; nothing: the user is not offline |
 //! | [`keys::DEPARTURE`], [`keys::ERASED`] | user | position of the deactivation |
 //! | [`keys::GUEST`] | user | nothing: the user is a guest |
@@ -68,6 +70,7 @@ pub mod known_keys;
 pub mod moderation;
 pub mod out_of_band;
 pub mod outbox;
+pub mod people;
 pub mod redactions;
 pub mod relations;
 pub mod rooms;
@@ -92,6 +95,7 @@ pub use moderation::{
 };
 pub use out_of_band::OutOfBandEntry;
 pub use outbox::{DestinationEntry, OutboxEntry, ServerStay};
+pub use people::PeopleNews;
 pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
 pub use rooms::{
     AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, SentAs, StoredEvent,

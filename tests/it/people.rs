@@ -1,8 +1,10 @@
 //! What users know of each other: looking profiles up, the user directory; and room tags.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Ask, Server, User, path};
+use crate::common::{Answer, Ask, Server, User, deadline, path};
 
 fn set_name(user: &User, name: &str) {
     let at = path("/_matrix/client/v3/profile/{}/displayname", &[&user.id]);
@@ -55,6 +57,33 @@ fn the_directory_shows_who_shares_a_room_or_is_in_an_open_one() {
     let list = path("/_matrix/client/v3/user/{}/account_data/m.ignored_user_list", &[&alice.id]);
     alice.http.put(&list, &json!({ "ignored_users": { &carol.id: {} } })).ok();
     assert_eq!(found(&alice, "zoe"), ["@alice"]);
+}
+
+#[test]
+fn the_directory_is_made_again_with_the_index() {
+    let mut server = Server::start();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| server.user(name));
+    [&bob, &carol].iter().for_each(|user| set_name(user, "Zoe"));
+    let room = bob.public_room();
+    carol.public_room();
+    let open_to = |bob: &User, rule: &str| {
+        bob.set_state(&room, "m.room.join_rules", "", json!({ "join_rule": rule })).ok();
+    };
+    let make_again = |server: &mut Server| {
+        assert!(server.terminate().success());
+        std::fs::remove_dir_all(server.data().join("index")).unwrap();
+        server.launch();
+    };
+    assert_eq!(found(&alice, "zoe"), ["@bob", "@carol"]);
+    open_to(&bob, "invite");
+    make_again(&mut server);
+    let [alice, bob, carol] = [alice, bob, carol].map(|user| server.again(&user));
+    assert_eq!(found(&alice, "zoe"), ["@carol"]);
+    open_to(&bob, "public");
+    set_name(&carol, "Yves");
+    assert_eq!(found(&alice, "zoe"), ["@bob"]);
+    make_again(&mut server);
+    assert_eq!(found(&server.again(&alice), "zoe"), ["@bob"]);
 }
 
 #[test]
@@ -275,8 +304,18 @@ fn people_of_other_servers_are_found_where_one_may_meet_them() {
     assert_eq!(found(&alice, "zoe"), [""; 0]);
     assert_eq!(found(&alice, "yves"), ["@bob"]);
     // In a room that is open to all anybody meets anybody.
-    join_via(&dave, &carol.public_room(), &near);
+    let open = carol.public_room();
+    join_via(&dave, &open, &near);
     assert_eq!(found(&alice, "dave"), ["@dave"]);
+    set_name(&dave, "Xenia");
+    let within = deadline(Duration::from_secs(30));
+    while found(&alice, "xenia").is_empty() {
+        assert!(!within.passed(), "the new name has not come");
+    }
+    assert_eq!(found(&alice, "xenia"), ["@dave"]);
+    carol.set_state(&open, "m.room.join_rules", "", json!({ "join_rule": "invite" })).ok();
+    assert_eq!(found(&alice, "dave"), [""; 0]);
+    assert_eq!(found(&carol, "dave"), ["@dave"]);
     sees(&|| drop(bob.leave(&room).ok()), "membership", "leave");
     assert_eq!(found(&alice, "yves"), [""; 0]);
 }

@@ -39,6 +39,10 @@ pub(crate) struct EventChange {
     pub(crate) state_keys: Vec<Op>,
     pub(crate) members: Vec<MemberChange>,
     pub(crate) servers: Vec<ServerChange>,
+    /// Whether anybody could enter or read the room before it.
+    pub(crate) was_open: bool,
+    /// Whether anybody can now.
+    pub(crate) is_open: bool,
     /// Other servers are in the room, before or after it.
     pub(crate) concerns_others: bool,
     /// It goes to other servers.
@@ -56,6 +60,16 @@ pub(crate) enum Effect {
     Event(Box<EventChange>),
     /// Operations that say nothing to readers.
     Quiet(Vec<Op>),
+}
+
+impl Effect {
+    /// Whether it may say something new about who is found by everybody.
+    pub(crate) fn concerns_people(&self) -> bool {
+        match self {
+            Self::Event(change) => change.is_open || change.was_open,
+            Self::Quiet(_) => false,
+        }
+    }
 }
 
 impl Change for Effect {
@@ -127,6 +141,7 @@ impl Change for EventChange {
         self.write_event(pos, ops);
         self.write_outgoing(pos, ops);
         self.write_state(pos, ops);
+        self.write_people(pos, ops);
         ops.append(&mut self.relations);
         if let Some(redacted) = self.redacted.take() {
             let (key, value) = (keys::event(redacted.num), redacted.meta.encode());
@@ -236,7 +251,7 @@ impl EventChange {
 
 impl MemberChange {
     /// Whether the user is joined now, if that is new.
-    fn comes_or_goes(&self) -> Option<bool> {
+    pub(super) fn comes_or_goes(&self) -> Option<bool> {
         let is_joined = self.entry.membership == "join";
         (is_joined != self.was_joined).then_some(is_joined)
     }

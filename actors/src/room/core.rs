@@ -51,6 +51,8 @@ pub(crate) struct RoomDeps {
     pub(crate) metrics: Arc<dyn Metrics>,
     /// Told when a room does not let guests in any more.
     pub(crate) closed_to_guests: Arc<Notify>,
+    /// Told when somebody may be found by everybody, or not any more.
+    pub(crate) people: Arc<Notify>,
 }
 
 impl RoomDeps {
@@ -150,6 +152,8 @@ pub(crate) struct RoomCore {
     pub(crate) state: StateRoot,
     pub(crate) joined: u64,
     pub(crate) invited: u64,
+    /// Whether anybody may enter or read the room.
+    pub(crate) is_open: bool,
     /// Joined members by server.
     pub(crate) servers: HashMap<String, u64>,
     pub(crate) nodes: PinnedNodes,
@@ -189,6 +193,7 @@ impl RoomCore {
             state: StateRoot::EMPTY,
             joined: 0,
             invited: 0,
+            is_open: false,
             servers: HashMap::new(),
             in_flight: VecDeque::new(),
             pending: HashMap::new(),
@@ -253,6 +258,7 @@ impl RoomCore {
         core.state = head.state;
         core.joined = head.joined;
         core.invited = head.invited;
+        core.is_open = core.deps.store.open_room_among(&[num])?.is_some();
         Ok(core)
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Outcome {
     pub(super) invited: u64,
     pub(super) servers: BTreeMap<String, ServerChange>,
     pub(super) closes_to_guests: bool,
+    /// Whether anybody may enter or read the room.
+    pub(super) is_open: bool,
 }
 
 /// What a member event says.
@@ -51,12 +53,15 @@ impl RoomCore {
             invited: self.invited,
             servers: BTreeMap::new(),
             closes_to_guests: false,
+            is_open: self.is_open,
         };
         if state == self.state {
             return Ok(outcome);
         }
+        let mut may_open = false;
         for (key, old, new) in self.nodes.diff(self.state, state)? {
             if !key.is_member() {
+                may_open |= self.may_open(old)? || self.may_open(new)?;
                 outcome.closes_to_guests |=
                     self.is_open_to_guests(old)? && !self.is_open_to_guests(new)?;
                 continue;
@@ -89,6 +94,9 @@ impl RoomCore {
             };
             let (user, was_joined) = (user.clone(), was == "join");
             outcome.members.push(MemberChange { user, is_local, was_joined, entry, words });
+        }
+        if may_open {
+            outcome.is_open = self.is_open_in(state)?;
         }
         Ok(outcome)
     }

@@ -301,6 +301,7 @@ impl RoomCore {
         }
         let is_in_history = outcome.is_some();
         let closes_to_guests = outcome.as_ref().is_some_and(|outcome| outcome.closes_to_guests);
+        let was_open = self.is_open;
         let concerns_others = is_in_history && self.has_other_servers();
         let (members, servers) = outcome.map(|outcome| self.adopt(outcome)).unwrap_or_default();
         let concerns_others = concerns_others
@@ -331,6 +332,8 @@ impl RoomCore {
             state_keys,
             members,
             servers,
+            was_open,
+            is_open: self.is_open,
             concerns_others,
             outgoing: outgoing.filter(|_| concerns_others),
             relations: on_others.relations,
@@ -358,6 +361,7 @@ impl RoomCore {
         self.state = outcome.state;
         self.joined = outcome.joined;
         self.invited = outcome.invited;
+        self.is_open = outcome.is_open;
         for ServerChange { server, joined, .. } in outcome.servers.values() {
             match joined {
                 0 => self.servers.remove(server),

@@ -1,7 +1,11 @@
 //! Removing everything of a room from the index, batch by batch. What has been removed is not met
 //! again, so that a purge that was interrupted just begins anew. The log keeps what it has.
 
-use std::{collections::HashSet, ops::Bound};
+use std::{
+    collections::{BTreeSet, HashSet},
+    mem,
+    ops::Bound,
+};
 
 use parlour_event::{
     EventNum, RoomNum, StreamPos,
@@ -10,15 +14,15 @@ use parlour_event::{
 use parlour_storage::{
     Direction, Op, StorageError,
     schema::{
-        AccountDataEntry, Stored as _, StoredEvent, ThreadSubscriptionEntry, TimelineEntry, keys,
-        known_keys, outbox,
+        AccountDataEntry, PeopleNews, Stored as _, StoredEvent, ThreadSubscriptionEntry,
+        TimelineEntry, keys, known_keys, outbox, people,
     },
 };
 use ruma::RoomId;
 use serde::Deserialize;
 
 use super::{OrderParts, work::WorkError};
-use crate::commit::{Announcement, Ops};
+use crate::commit::{Announcement, At};
 
 /// How many events are removed at once.
 const EVENTS: usize = 100;
@@ -33,6 +37,8 @@ pub(super) struct Purge<'a> {
     ops: Vec<Op>,
     /// Nodes that `ops` remove.
     nodes: HashSet<NodeId>,
+    /// Whose memberships `ops` remove.
+    members: BTreeSet<String>,
 }
 
 /// What of an event says whose membership it is.
@@ -46,7 +52,7 @@ struct Named {
 
 impl<'a> Purge<'a> {
     pub(super) fn new(parts: &'a OrderParts, room: RoomNum) -> Self {
-        Self { parts, room, ops: Vec::new(), nodes: HashSet::new() }
+        Self { parts, room, ops: Vec::new(), nodes: HashSet::new(), members: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, room_id: &RoomId) -> Result<(), WorkError> {
@@ -56,6 +62,7 @@ impl<'a> Purge<'a> {
         self.ops.push(Op::Delete { key: keys::room_id(room_id.as_str()) });
         self.ops.push(Op::Delete { key: keys::room(self.room) });
         self.ops.push(Op::Delete { key: known_keys::own_stay(self.room) });
+        self.ops.push(Op::Delete { key: people::open_room(self.room) });
         self.flush().await?;
         self.parts.rooms.unretire(room_id);
         while self.next_events().await? {}
@@ -126,6 +133,7 @@ impl<'a> Purge<'a> {
 
     /// Removes what a user had to do with the room.
     fn remove_member(&mut self, user: &str) -> Result<(), StorageError> {
+        self.members.insert(user.to_owned());
         self.ops.push(Op::Delete { key: keys::membership(user, self.room) });
         self.ops.push(Op::Delete { key: keys::forgotten(user, self.room) });
         self.ops.push(Op::Delete { key: known_keys::remote_member(user, self.room) });
@@ -196,11 +204,23 @@ impl<'a> Purge<'a> {
     }
 
     async fn flush(&mut self) -> Result<(), WorkError> {
-        let ops = std::mem::take(&mut self.ops);
+        let (removed, members) = (mem::take(&mut self.ops), mem::take(&mut self.members));
         self.nodes.clear();
-        if !ops.is_empty() {
-            let change = Ops { ops, announcement: Announcement::Nothing };
-            self.parts.persister.commit(Box::new(change)).await?;
+        if removed.is_empty() {
+            return Ok(());
+        }
+        let has_members = !members.is_empty();
+        let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
+            ops.extend(removed);
+            if has_members {
+                let news = PeopleNews { rooms: Vec::new(), users: members.into_iter().collect() };
+                ops.push(Op::Put { key: people::news(pos), value: news.encode() });
+            }
+            Announcement::Nothing
+        });
+        self.parts.persister.commit(Box::new(change)).await?;
+        if has_members {
+            self.parts.people.notify_one();
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use parlour_storage::{
     Op, StorageError, Store,
-    schema::{Stored, User, keys},
+    schema::{Stored, User, keys, people},
 };
 
 use super::{
@@ -64,7 +64,7 @@ impl Users {
                 return Err(RegisterError::Taken);
             }
             let mut ops = Vec::new();
-            put_account(&name, None, &account, &mut ops);
+            put_account(&name, None, &account, BTreeSet::new(), &mut ops);
             if account.guest {
                 ops.push(Op::Put { key: keys::guest(&name), value: Bytes::new() });
             }
@@ -97,7 +97,7 @@ impl Users {
                 return Ok(Decision::Keep(Some(new)));
             }
             let mut ops = Vec::new();
-            put_account(&name, Some(&old), &new, &mut ops);
+            put_account(&name, Some(&old), &new, store.open_words_of(&name)?, &mut ops);
             Ok(Decision::Write(told(&name, ops), Some(new)))
         };
         self.change(user, decide).await
@@ -139,18 +139,32 @@ impl Users {
     }
 }
 
-/// Writes an account, and what the user directory has to know of it.
-pub(super) fn put_account(user: &str, old: Option<&User>, new: &User, ops: &mut Vec<Op>) {
+/// Writes an account, and what the user directory has to know of it. `open` are the words under
+/// which everybody finds the user.
+pub(super) fn put_account(
+    user: &str,
+    old: Option<&User>,
+    new: &User,
+    open: BTreeSet<String>,
+    ops: &mut Vec<Op>,
+) {
     ops.push(Op::Put { key: keys::user(user), value: new.encode() });
-    let words = |account: &User| match account.deactivated {
-        true => BTreeSet::new(),
-        false => words_of_user(user, account.display_name.as_deref()),
-    };
-    let (before, now) = (old.map(words).unwrap_or_default(), words(new));
+    let (before, now) = (old.map(|old| words(user, old)).unwrap_or_default(), words(user, new));
     for word in before.difference(&now) {
         ops.push(Op::Delete { key: keys::user_word(word, user) });
     }
     for word in now.difference(&before) {
         ops.push(Op::Put { key: keys::user_word(word, user), value: Bytes::new() });
+    }
+    if !open.is_empty() {
+        ops.extend(people::open_ops(user, &open, &now));
+    }
+}
+
+/// Under which words a user of this server is found.
+pub(super) fn words(user: &str, account: &User) -> BTreeSet<String> {
+    match account.deactivated {
+        true => BTreeSet::new(),
+        false => words_of_user(user, account.display_name.as_deref()),
     }
 }

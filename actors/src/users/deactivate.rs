@@ -57,10 +57,11 @@ impl Users {
             delete_data(store, &name, &mut deleted)?;
             let touched = Touched::by(store, &name, &deleted)?;
             let news = KeyNews::of(store, &name, touched)?;
+            let open = store.open_words_of(&name)?;
             let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
                 let mark = || pos.0.to_be_bytes().to_vec().into();
                 ops.extend(deleted);
-                put_account(&name, Some(&old), &left, ops);
+                put_account(&name, Some(&old), &left, open, ops);
                 ops.push(Op::Put { key: keys::departure(&name), value: mark() });
                 if erase {
                     ops.push(Op::Put { key: keys::erased(&name), value: mark() });

@@ -57,8 +57,6 @@ impl Users {
 
     /// The rooms that a user is joined to.
     pub(crate) fn joined_rooms(&self, user: &str) -> Result<Vec<RoomNum>, StorageError> {
-        let memberships = self.store.memberships(user)?.into_iter();
-        let joined = memberships.filter(|(_, entry)| entry.membership == "join");
-        Ok(joined.map(|(room, _)| room).collect())
+        self.store.joined_rooms(user)
     }
 }

@@ -76,8 +76,9 @@ impl Users {
                 return Err(ProfileError::TooLarge);
             }
             let spreads = new.display_name != old.display_name || new.avatar_url != old.avatar_url;
+            let open = store.open_words_of(&name).map_err(UserError::from)?;
             let change = At(move |pos: StreamPos, ops: &mut Vec<Op>| {
-                put_account(&name, Some(&old), &new, ops);
+                put_account(&name, Some(&old), &new, open, ops);
                 if spreads {
                     let value = pos.0.to_be_bytes().to_vec().into();
                     ops.push(Op::Put { key: keys::profile_spread(&name), value });

@@ -4,20 +4,13 @@
 //! Each is believed of the sender's own users alone, in rooms that they are in and from which
 //! their server is not kept out. What does not fit is dropped and counted; nobody is told.
 
-use std::{
-    borrow::Cow,
-    num::NonZero,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{borrow::Cow, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use lru::LruCache;
 use parlour_actors::{
     presence::{State, Status},
     users::NewReceipt,
 };
-use parlour_event::RoomNum;
 use ruma::{
     EventId, OwnedUserId, RoomId, ServerName, UserId,
     api::federation::transactions::edu::{
@@ -44,12 +37,8 @@ const MAX_PRESENCE: usize = 500;
 /// How many receipts are made durable at the same time.
 const RECEIPTS_AT_ONCE: usize = 32;
 
-/// In how many of the rooms that are shared with a server its users' presence is shown.
+/// In how many of the rooms that are shared with a user its presence is shown.
 const MAX_ROOMS: usize = 500;
-
-/// Of how many users it is remembered in which rooms they are, and how long that counts.
-const REMEMBERED: NonZero<usize> = NonZero::new(10_000).expect("it is not zero");
-const ROOMS_COUNT: Duration = Duration::from_secs(120);
 
 /// The kind of receipt that servers tell each other.
 const READ: &str = "m.read";
@@ -61,8 +50,6 @@ const MAX_STATUS_MESSAGE: usize = 2_048;
 #[derive(Debug)]
 pub(super) struct EduReceiver {
     pub(super) parts: ReceiveParts,
-    /// The rooms of users whose presence was told, and how long that counts.
-    rooms: Mutex<LruCache<OwnedUserId, (Duration, Vec<RoomNum>)>>,
 }
 
 /// Reads one. What a proposal has named before the specification did is still sent under that name
@@ -94,7 +81,7 @@ pub(super) fn speaks_for(origin: &ServerName, user: &UserId) -> bool {
 
 impl EduReceiver {
     pub(super) fn new(parts: ReceiveParts) -> Self {
-        Self { parts, rooms: Mutex::new(LruCache::new(REMEMBERED)) }
+        Self { parts }
     }
 
     /// Takes in what has come with one transaction.
@@ -224,7 +211,7 @@ impl EduReceiver {
     }
 
     fn presence(&self, origin: &ServerName, content: PresenceContent) -> Outcome {
-        let ReceiveParts { presence, clock, .. } = &self.parts;
+        let ReceiveParts { view, presence, clock, .. } = &self.parts;
         if !presence.is_on() {
             return Ok("ignored");
         }
@@ -234,7 +221,11 @@ impl EduReceiver {
             let fits = number < MAX_PRESENCE
                 && speaks_for(origin, &user_id)
                 && status_msg.as_ref().is_none_or(|text| text.len() <= MAX_STATUS_MESSAGE);
-            let rooms = if fits { self.rooms_of(&user_id)? } else { Vec::new() };
+            let mut rooms = match fits {
+                true => view.store.rooms_with(user_id.as_str())?,
+                false => Vec::new(),
+            };
+            rooms.truncate(MAX_ROOMS);
             if rooms.is_empty() {
                 outcome = "refused";
                 continue;
@@ -253,30 +244,5 @@ impl EduReceiver {
             presence.told(user_id.as_str(), status, rooms);
         }
         Ok(outcome)
-    }
-
-    /// The rooms that another server's user is in, among those that are shared with that server:
-    /// looked up once in a while.
-    fn rooms_of(&self, user: &UserId) -> Result<Vec<RoomNum>, ViewError> {
-        let ReceiveParts { view, clock, .. } = &self.parts;
-        let now = clock.monotonic();
-        let known = || self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((until, rooms)) = known().get(user)
-            && now < *until
-        {
-            return Ok(rooms.clone());
-        }
-        let mut rooms = Vec::new();
-        if view.store.state_key_num("m.room.member", user.as_str())?.is_some() {
-            let server = user.server_name().as_str();
-            let shared = view.store.rooms_of_server(server, (RoomNum(0), None), MAX_ROOMS)?;
-            for (room, _) in shared {
-                if view.is_joined(room, user.as_str())? {
-                    rooms.push(room);
-                }
-            }
-        }
-        known().put(user.to_owned(), (now.saturating_add(ROOMS_COUNT), rooms.clone()));
-        Ok(rooms)
     }
 }

@@ -87,7 +87,10 @@ impl Round<'_> {
     ) -> Result<Vec<(RoomNum, u64)>, ViewError> {
         let (view, user) = (self.view(), self.user());
         let since = self.ask.since.filter(|_| !self.wants_all());
-        let all = |since| Ok(view.joined_rooms(user)?.map(|room| (room, since)).collect());
+        let all = |since| {
+            let rooms = view.store.joined_rooms(user)?.into_iter();
+            Ok(rooms.map(|room| (room, since)).collect())
+        };
         let Some(since) = since.map(|since| since.presence) else { return all(0) };
         let Some(changed) = presence.rooms_since(since) else { return all(since.max(1)) };
         let changed = view.joined_of(user, changed.into_iter().collect())?;

@@ -55,6 +55,10 @@ keyspaces! {
     PROFILE_SPREAD = b'u';
     /// Users by the words of their names, for the user directory.
     USER_WORD = b'i';
+    /// Users in rooms that anybody may enter or read, by their words, and these rooms.
+    OPEN_PEOPLE = b'0';
+    /// Whose entries among those may have to change.
+    PEOPLE_NEWS = b'9';
     /// What users last said of their presence.
     PRESENCE = b'e';
     /// Users who are not offline.
@@ -298,13 +302,6 @@ pub fn profile_spread(user: &str) -> Bytes {
 #[must_use]
 pub fn user_word(word: &str, user: &str) -> Bytes {
     KeyBuilder::new(USER_WORD).text(word).text(user).build()
-}
-
-/// The common start of all [`USER_WORD`] keys of words that begin like this. Words have letters
-/// and digits alone, so nothing in them is escaped.
-#[must_use]
-pub fn user_words_from(start: &str) -> Bytes {
-    KeyBuilder::new(USER_WORD).raw(start.as_bytes()).build()
 }
 
 /// [`PRESENCE`]

@@ -73,6 +73,12 @@ impl<'a> KeyReader<'a> {
         Self(key.get(1..).unwrap_or_default())
     }
 
+    /// Starts at the beginning of a part of a key.
+    #[must_use]
+    pub fn of_part(part: &'a [u8]) -> Self {
+        Self(part)
+    }
+
     /// The next number, if there is one.
     pub fn number(&mut self) -> Option<u64> {
         let (number, rest) = self.0.split_first_chunk::<8>()?;

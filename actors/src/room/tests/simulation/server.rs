@@ -167,6 +167,7 @@ impl Server {
             env: Env::new(self.clock.clone(), self.entropy.clone()),
             metrics: Arc::new(NoMetrics),
             closed_to_guests: Arc::new(Notify::new()),
+            people: Arc::new(Notify::new()),
         }
     }
 
