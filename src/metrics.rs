@@ -28,6 +28,7 @@ struct Federation {
     transactions: IntCounterVec,
     events_refused: IntCounter,
     edus_dropped: IntCounter,
+    to_device_dropped: IntCounterVec,
     waiting: IntGauge,
     failing: IntGauge,
     oldest: IntGauge,
@@ -216,6 +217,8 @@ impl Federation {
     fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let outcomes = "Transactions to other servers, by what came of them";
         let outcomes = Opts::new("parlour_federation_transactions_total", outcomes);
+        let dropped = "Messages for devices of other servers' users that were dropped, by why";
+        let dropped = Opts::new("parlour_to_device_dropped_total", dropped);
         let counter = |name, help| register(registry, IntCounter::new(name, help)?);
         let gauge = |name, help| register(registry, IntGauge::new(name, help)?);
         Ok(Self {
@@ -228,6 +231,7 @@ impl Federation {
                 "parlour_federation_edus_dropped_total",
                 "What servers that are away or slow were not told of typing, receipts, presence",
             )?,
+            to_device_dropped: register(registry, IntCounterVec::new(dropped, &["reason"])?)?,
             waiting: gauge(
                 "parlour_federation_waiting_destinations",
                 "Servers for which events wait",
@@ -279,6 +283,10 @@ impl parlour_actors::metrics::Metrics for Metrics {
 
     fn edus_dropped(&self, edus: usize) {
         self.federation.edus_dropped.inc_by(edus as u64);
+    }
+
+    fn posted_dropped(&self, reason: &'static str, edus: usize) {
+        self.federation.to_device_dropped.with_label_values(&[reason]).inc_by(edus as u64);
     }
 
     fn messages_dropped(&self, messages: usize) {

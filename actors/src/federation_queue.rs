@@ -13,7 +13,8 @@
 //! misses is looked up when it is back (`catch_up.rs`). Of what is not an event the newest state
 //! waits, and nothing of it for a server that is away (`edus.rs`, `ephemeral.rs`); but messages for devices wait in storage
 //! until their server has them (`posted.rs`), and so does that somebody's devices or keys have
-//! changed (`key_news.rs`, `unheard.rs`). Both are read for one transaction after the other
+//! changed (`key_news.rs`, `unheard.rs`); servers that were never reached are given up some day
+//! (`strangers.rs`). Both are read for one transaction after the other
 //! (`owed.rs`, `reading.rs`).
 
 mod audience;
@@ -30,6 +31,7 @@ mod owed;
 mod posted;
 mod presence;
 mod reading;
+mod strangers;
 mod sweep;
 mod table;
 mod teller;

@@ -107,6 +107,12 @@ pub trait Metrics: Send + Sync + fmt::Debug {
         let _ = edus;
     }
 
+    /// So many EDUs with messages for devices elsewhere were dropped, since their server does not
+    /// take them (`refused`), or was never reached (`unreachable`).
+    fn posted_dropped(&self, reason: &'static str, edus: usize) {
+        let _ = (reason, edus);
+    }
+
     /// So many messages for a device were dropped, since very many wait for it.
     fn messages_dropped(&self, messages: usize) {
         let _ = messages;

@@ -8,7 +8,7 @@ mod world;
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use parlour_actors::{env::ManualClock, users::OutgoingEdu};
+use parlour_actors::{env::ManualClock, federation_queue::Failure, users::OutgoingEdu};
 use parlour_event::StreamPos;
 use serde_json::{Value, json};
 use support::user;
@@ -32,6 +32,11 @@ async fn post(server: &Server, to: &str, numbers: Range<u64>) {
     }
 }
 
+fn waiting(server: &Server, to: &str) -> usize {
+    let all = ((StreamPos(0), 0), (StreamPos(u64::MAX), u64::MAX));
+    server.engine.store.waiting_edus(to, all, 9_999).unwrap().len()
+}
+
 fn numbers(world: &World, server: &str) -> Vec<u64> {
     let edus = world.edus(server).into_iter();
     let posted = edus.filter(|edu| edu["edu_type"] == "m.direct_to_device");
@@ -39,10 +44,8 @@ fn numbers(world: &World, server: &str) -> Vec<u64> {
 }
 
 async fn until_empty(server: &Server, to: &str) {
-    let end = (StreamPos(u64::MAX), u64::MAX);
     for _ in 0..2_000 {
-        let range = ((StreamPos(0), 0), end);
-        if server.engine.store.waiting_edus(to, range, 9).unwrap().is_empty() {
+        if waiting(server, to) == 0 {
             return;
         }
         server.pass(Duration::from_secs(3));
@@ -139,5 +142,74 @@ async fn a_transaction_is_no_longer_than_others_take() {
     let len = |edus: &[bytes::Bytes]| edus.iter().map(bytes::Bytes::len).sum::<usize>();
     let got = server.world.got("far.org");
     assert!(got.len() == 3 && got.iter().all(|got| len(&got.edus) <= 2 << 20));
+    server.stop().await;
+}
+
+#[actix::test]
+async fn a_server_that_was_never_there_is_given_up_unless_a_room_is_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(Some(dir.path()), Arc::default(), Arc::new(ManualClock::at(START))).await;
+    let all = ["nowhere.org", "shared.org", "known.org"];
+    server.room_with(&["shared.org"]).await;
+    post(&server, "known.org", 0..1).await;
+    server.until(|world| world.edus("known.org").len() == 1).await;
+    for name in all {
+        server.world.fail(name);
+        post(&server, name, 1..4).await;
+    }
+    server.until(|world| all.iter().all(|name| !world.tried(name).is_empty())).await;
+    let hour = Duration::from_secs(3_600);
+    server.pass_until(hour, |world| world.tried("nowhere.org").len() > 10).await;
+    assert_eq!(waiting(&server, "nowhere.org"), 3);
+    // It is the outage that counts, not the process.
+    let (world, clock) = server.stop().await;
+    let server = start(Some(dir.path()), world, clock).await;
+    server.pass_until(hour, |world| world.dropped("unreachable") == 3).await;
+    until_empty(&server, "nowhere.org").await;
+    let name = "nowhere.org".try_into().unwrap();
+    assert_eq!(server.queues.destination(name).unwrap(), None);
+    assert_eq!(server.queues.overview().waiting, 2);
+    let tried = server.world.tried("nowhere.org").len();
+    server.pass_until(hour, |world| world.tried("known.org").len() > 40).await;
+    assert_eq!(server.world.tried("nowhere.org").len(), tried);
+    all[1..].iter().for_each(|name| server.world.heal(name));
+    server.pass_until(hour, |world| numbers(world, "shared.org") == [1, 2, 3]).await;
+    server.pass_until(hour, |world| numbers(world, "known.org") == [0, 1, 2, 3]).await;
+    // Whoever is spoken to again is tried again.
+    server.world.heal("nowhere.org");
+    post(&server, "nowhere.org", 9..10).await;
+    server.until(|world| numbers(world, "nowhere.org") == [9]).await;
+    server.stop().await;
+}
+
+#[actix::test]
+async fn not_any_number_of_names_is_tried() {
+    let server = server().await;
+    let names: Vec<_> = (0..1_010).map(|number| format!("made-up-{number}.org")).collect();
+    for name in &names {
+        server.world.fail(name);
+        post(&server, name, 0..1).await;
+    }
+    server.until(|world| world.dropped("unreachable") == 10).await;
+    server.room_with(&["shared.org"]).await;
+    post(&server, "shared.org", 0..1).await;
+    server.until(|world| numbers(world, "shared.org") == [0]).await;
+    assert_eq!(server.queues.overview().failing, 1_000);
+    server.stop().await;
+}
+
+#[actix::test]
+async fn what_is_refused_again_and_again_is_counted() {
+    let server = server().await;
+    server.world.fail_with("far.org", Failure::Refused("no".to_owned()));
+    post(&server, "far.org", 0..3).await;
+    server.pass_until(Duration::from_secs(60), |world| world.dropped("refused") > 0).await;
+    server.world.heal("far.org");
+    post(&server, "far.org", 3..4).await;
+    server
+        .pass_until(Duration::from_secs(60), |world| numbers(world, "far.org").contains(&3))
+        .await;
+    let got = numbers(&server.world, "far.org").len();
+    assert_eq!(server.world.dropped("refused") + got, 4);
     server.stop().await;
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use parlour_actors::Engine;
-use prometheus::{IntCounterVec, Opts};
 
 use super::federation::Network;
 use crate::{
@@ -38,14 +37,12 @@ pub(super) fn routes(
         server_name: server_name.clone(),
         remote: network.user_keys.clone(),
     };
-    let help = "Messages for devices of other servers' users that were dropped, by why";
-    let dropped = Opts::new("parlour_to_device_dropped_total", help);
     let to_device = ToDeviceContext {
         users: users.clone(),
         server_name,
         remote: network.client.clone(),
         env: boot.env.clone(),
-        dropped: boot.metrics.add(IntCounterVec::new(dropped, &["reason"])?)?,
+        metrics: Arc::new(boot.metrics.clone()),
     };
     let backup = KeyBackupContext { users: users.clone(), view: view.clone() };
     let dehydrated = DehydratedContext { users, changes };

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parlour_actors::{
     env::Env,
+    metrics::Metrics,
     users::{InboxError, Messages, OutgoingEdu, Users},
 };
-use prometheus::IntCounterVec;
 use ruma::{
     OwnedServerName, ServerName, UserId,
     api::client::to_device::send_event_to_device::v3::{Messages as Addressed, Request, Response},
@@ -46,9 +46,9 @@ pub struct ToDeviceContext {
     pub remote: FederationClient,
     /// Randomness.
     pub env: Env,
-    /// How much was dropped, by why: messages for servers that are not spoken to (`denied`), and
+    /// Counts what was dropped, by why: messages for servers that are not spoken to (`denied`), and
     /// EDUs where too many wait for a server (`full`).
-    pub dropped: IntCounterVec,
+    pub metrics: Arc<dyn Metrics>,
 }
 
 /// The endpoint of this file.
@@ -101,9 +101,9 @@ impl ToDeviceContext {
         packer.finish().map_err(ApiError::internal)
     }
 
-    fn count_dropped(&self, reason: &str, count: usize) {
+    fn count_dropped(&self, reason: &'static str, count: usize) {
         if count > 0 {
-            self.dropped.with_label_values(&[reason]).inc_by(count as u64);
+            self.metrics.posted_dropped(reason, count);
             tracing::warn!(count, reason, "messages for devices on other servers are dropped");
         }
     }

@@ -119,6 +119,12 @@ impl Audience {
         self.stays.iter().all(|(_, stay)| stay.until.is_some())
     }
 
+    /// All servers that are in the room, whether they have been set aside or not.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &OwnedServerName> {
+        let there = self.stays.iter().filter(|(_, stay)| stay.until.is_none());
+        there.map(|(server, _)| server)
+    }
+
     /// Goes through the stays of all servers that have not been set aside. `reach` says whether a
     /// server is there; if not, it is set aside, and is not gone by again until a server has come
     /// back. A server with more than one stay may be gone by more than once.

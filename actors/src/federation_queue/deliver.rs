@@ -9,7 +9,7 @@ use ruma::{OwnedServerName, ServerName};
 use super::{
     Delivered, Failure, Queues, Transaction,
     catch_up::CatchUp,
-    line::{Attempt, Behind, Next},
+    line::{Attempt, Behind, GivenUp, Next},
 };
 
 /// Somebody sends to a server. If that ends by a panic the server counts as unreachable, since
@@ -156,17 +156,23 @@ impl Queues {
         if !line.health.is_failing() {
             tracing::info!(%server, ?failure, "the server cannot be reached");
         }
-        let is_given_up = line.failed(&failure, now, jitter, self.options.longest_pause);
+        let given_up = line.failed(&failure, now, jitter, self.options.longest_pause);
+        let is_hopeless = line.is_hopeless(now);
         table.retry(server);
+        table.hopeless.extend(is_hopeless.then(|| server.to_owned()));
         drop(table);
         metrics.transaction(match failure {
             Failure::Unreachable(_) => "unreachable",
             Failure::Busy(_) => "busy",
             Failure::Refused(_) => "refused",
         });
-        if is_given_up {
-            tracing::warn!(%server, ?failure, "a transaction that is refused again and again is given up");
+        if let Some(GivenUp { events, edus }) = given_up {
+            tracing::warn!(
+                %server, ?failure, events, edus,
+                "a transaction that is refused again and again is given up"
+            );
             metrics.transaction("given_up");
+            metrics.posted_dropped("refused", edus);
         }
         self.wake.notify_one();
         false

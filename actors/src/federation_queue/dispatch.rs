@@ -37,6 +37,7 @@ impl Queues {
                 }
             }
             self.start_due();
+            self.give_up_strangers().await;
             self.sweep(false).await;
             let news = async {
                 tokio::select! {

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::{StorageError, schema::KeyNewsEntry};
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, ServerName};
 
 use super::Queues;
 
@@ -56,15 +56,16 @@ impl Queues {
         Ok(servers)
     }
 
-    /// The other servers in a room that are spoken to.
+    /// The other servers in a room that are spoken to, there or not.
     pub(super) fn servers_in(
         &self,
         room: RoomNum,
     ) -> Result<BTreeSet<OwnedServerName>, StorageError> {
-        let stays = self.store.stays_in(room, usize::MAX)?.into_iter();
-        let there = stays.filter(|(_, stay)| stay.until.is_none());
-        let names = there.filter_map(|(server, _)| OwnedServerName::try_from(server).ok());
-        Ok(names.filter(|name| self.options.courier.may_send(name)).collect())
+        let mut audiences = self.audiences();
+        let returns = self.lock().returns;
+        let may_send = |server: &ServerName| self.options.courier.may_send(server);
+        let audience = audiences.of(&self.store, room, returns, may_send)?;
+        Ok(audience.servers().cloned().collect())
     }
 
     fn say(

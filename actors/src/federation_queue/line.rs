@@ -91,6 +91,8 @@ pub(super) struct Line {
     pub(super) is_unsaved: bool,
     /// Somebody is sending to it.
     pub(super) is_running: bool,
+    /// It has ever shown that it is there.
+    pub(super) was_reached: bool,
     /// EDUs that must not be lost.
     pub(super) owed: Owed,
     /// All that comes after `acknowledged`, unless the server is behind.
@@ -102,6 +104,14 @@ pub(super) struct Line {
     attempt: Option<Arc<Attempt>>,
     /// Rooms that the server was put out of, which it hears of while it catches up.
     over: Vec<RoomStay>,
+}
+
+/// What was in a transaction that is given up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    pub(super) events: usize,
+    /// EDUs that should not have been lost.
+    pub(super) edus: usize,
 }
 
 /// What there is to be sent next.
@@ -120,21 +130,29 @@ pub(super) enum Next {
 impl Line {
     /// The line of a server of which this was kept.
     pub(super) fn new(entry: &DestinationEntry, health: Health) -> Self {
-        let behind = health.is_failing().then_some(Behind::Unknown);
+        let behind = (health.is_failing() || entry.misses_events).then_some(Behind::Unknown);
         let unheard = Unheard::new(entry.keys, entry.is_behind || health.is_failing());
-        let (acknowledged, owed) = (entry.acknowledged, Owed::new(unheard));
-        Self { acknowledged, health, behind, behind_since: health.since, owed, ..Self::default() }
+        Self {
+            acknowledged: entry.acknowledged,
+            was_reached: entry.was_reached,
+            health,
+            behind,
+            behind_since: health.since,
+            owed: Owed::new(unheard),
+            ..Self::default()
+        }
     }
 
     /// What is kept of it, where the queues know of changes of keys up to `dispatched`.
     pub(super) fn entry(&mut self, dispatched: StreamPos) -> DestinationEntry {
         let unheard = &mut self.owed.unheard;
         let (keys, is_behind) = (unheard.heard(dispatched), unheard.is_behind());
-        let acknowledged = self.acknowledged;
         self.health.entry(DestinationEntry {
-            acknowledged,
+            acknowledged: self.acknowledged,
             keys,
             is_behind,
+            misses_events: self.behind.is_some(),
+            was_reached: self.was_reached,
             ..DestinationEntry::default()
         })
     }
@@ -157,6 +175,8 @@ impl Line {
 
     fn fall_behind(&mut self) {
         if self.behind.is_none() {
+            // Storage must know: what is missed may be thrown away.
+            self.is_unsaved = true;
             self.behind = Some(Behind::Unknown);
             self.behind_since = self.queue.front().map_or(self.health.since, |first| first.since);
         }
@@ -262,15 +282,17 @@ impl Line {
     /// The transaction has been delivered.
     pub(super) fn delivered(&mut self) {
         self.health = Health::default();
+        self.was_reached = true;
         self.strike_off();
     }
 
-    fn strike_off(&mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            self.reached(attempt.goal);
-            self.owed.delivered(&attempt.parcel);
-        }
+    /// The transaction is over; returns what was in it that must not be lost.
+    fn strike_off(&mut self) -> GivenUp {
         self.is_unsaved = true;
+        let Some(attempt) = self.attempt.take() else { return GivenUp::default() };
+        self.reached(attempt.goal);
+        self.owed.delivered(&attempt.parcel);
+        GivenUp { events: attempt.events.len(), edus: attempt.parcel.edus.len() }
     }
 
     fn reached(&mut self, goal: Goal) {
@@ -288,14 +310,14 @@ impl Line {
     }
 
     /// The transaction has not been delivered; nobody sends to the server until it is time to try
-    /// again. Returns whether the transaction is given up.
+    /// again. If the transaction is given up, returns what was in it.
     pub(super) fn failed(
         &mut self,
         failure: &Failure,
         now: u64,
         jitter: u8,
         longest: std::time::Duration,
-    ) -> bool {
+    ) -> Option<GivenUp> {
         let wants = match failure {
             Failure::Busy(wants) => *wants,
             Failure::Unreachable(_) | Failure::Refused(_) => None,
@@ -322,11 +344,7 @@ impl Line {
             self.fall_behind();
             self.owed.unheard.fall_behind();
         }
-        let is_given_up = refusals >= MAX_REFUSALS;
-        if is_given_up {
-            self.strike_off();
-        }
-        is_given_up
+        (refusals >= MAX_REFUSALS).then(|| self.strike_off())
     }
 }
 
@@ -381,7 +399,7 @@ mod tests {
         let mut line = line(1..=3);
         let first = next(&mut line).expect("a transaction");
         line.push(event(4));
-        assert!(!line.failed(&unreachable(), 0, 0, HOUR));
+        assert_eq!(line.failed(&unreachable(), 0, 0, HOUR), None);
         let again = line.next(9, || panic!("no new transaction")).attempt();
         assert_eq!(again, first);
         line.delivered();
@@ -392,7 +410,9 @@ mod tests {
     fn a_dead_server_has_nothing_in_memory_but_its_transaction() {
         let mut line = line(1..=500);
         next(&mut line);
-        (0..DEAD_AFTER).for_each(|n| assert!(!line.failed(&unreachable(), n.into(), 0, HOUR)));
+        for n in 0..DEAD_AFTER {
+            assert_eq!(line.failed(&unreachable(), n.into(), 0, HOUR), None);
+        }
         line.push(event(501));
         assert_eq!((line.queue.capacity(), line.oldest()), (0, Some(1)));
         assert_eq!(next(&mut line).map(|attempt| attempt.events.len()), Some(50));
@@ -431,10 +451,27 @@ mod tests {
         let refused = Failure::Refused("you are not welcome".to_owned());
         let given_up: Vec<_> =
             (0..MAX_REFUSALS).map(|n| line.failed(&refused, n.into(), 0, HOUR)).collect();
-        assert_eq!(given_up.iter().filter(|given_up| **given_up).count(), 1);
-        assert_eq!(given_up.last(), Some(&true));
+        assert_eq!(given_up.iter().flatten().count(), 1);
+        assert_eq!(given_up.last(), Some(&Some(GivenUp { events: 1, edus: 0 })));
         assert_eq!(line.acknowledged, StreamPos(1));
         assert!(line.health.is_failing(), "the next one waits");
+    }
+
+    #[test]
+    fn who_catches_up_does_so_after_a_crash_as_well() {
+        let mut behind = line(1..=MAX_QUEUE as u64);
+        assert!(!behind.entry(StreamPos(0)).misses_events);
+        behind.push(event(5_000));
+        behind.delivered();
+        assert!(behind.is_unsaved);
+        let entry = behind.entry(StreamPos(0));
+        assert!(entry.misses_events && entry.was_reached && entry.failures == 0);
+        let mut again = Line::new(&entry, Health::default());
+        assert_eq!(look_up(&mut again).0, Behind::Unknown);
+        let goal = Goal::Through(StreamPos(5_000));
+        let found = Found { events: Vec::new(), goal, behind: None, over: Vec::new() };
+        again.found(found, 0, || "id".to_owned());
+        assert!(again.is_unsaved && !again.entry(StreamPos(0)).misses_events);
     }
 
     #[test]

@@ -47,6 +47,9 @@ impl Queues {
             return Ok(());
         }
         let (now, mut table) = (self.now(), self.lock());
+        if self.is_one_too_many(&mut table, &server)? {
+            return Ok(());
+        }
         table.line(&self.store, &server)?.owed.waits(now);
         if table.begin(&server, now, self.jitter()) {
             self.start_sending(server);

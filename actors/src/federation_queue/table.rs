@@ -49,6 +49,8 @@ pub(super) struct Table {
     /// What has waited since before the start is not sent all at once.
     pub(super) is_starting: bool,
     pub(super) is_stopped: bool,
+    /// Servers that are to be given up.
+    pub(super) hopeless: BTreeSet<OwnedServerName>,
     /// When the progress was last made durable.
     pub(super) last_sweep: u64,
 }
@@ -74,6 +76,7 @@ impl Table {
             returns: 0,
             is_starting: true,
             is_stopped: false,
+            hopeless: BTreeSet::new(),
             last_sweep: now,
         };
         let mut last = String::new();
@@ -81,7 +84,9 @@ impl Table {
             let page = store.destinations(&last, PAGE)?;
             let Some((name, _)) = page.last() else { return Ok(table) };
             last.clone_from(name);
-            let has_work = |entry: &DestinationEntry| entry.failures > 0 || entry.is_behind;
+            let has_work = |entry: &DestinationEntry| {
+                entry.failures > 0 || entry.is_behind || entry.misses_events
+            };
             for (name, entry) in page.into_iter().filter(|(_, entry)| has_work(entry)) {
                 let Ok(server) = OwnedServerName::try_from(name) else { continue };
                 let health = Health::of(&entry, now, options.longest_pause);
@@ -154,6 +159,8 @@ impl Table {
     /// A server has shown that it is there. Returns whether something is to be done about it.
     pub(super) fn is_back(&mut self, server: &ServerName, now: u64) -> bool {
         let Some(line) = self.lines.get_mut(server) else { return false };
+        line.is_unsaved |= !line.was_reached;
+        line.was_reached = true;
         if !line.health.is_failing() || line.is_running {
             return false;
         }

@@ -16,7 +16,7 @@ use parlour_actors::{
         Courier, Delivered, Failure, FederationQueues, KeyTeller, QueueOptions, Transaction,
     },
     keyring::BoxFuture,
-    metrics::NoMetrics,
+    metrics::Metrics,
     presence::PresenceOptions,
 };
 use parlour_event::RoomNum;
@@ -40,6 +40,14 @@ struct Inner {
     attempts: Vec<(String, Transaction, bool)>,
     failing: HashMap<String, Failure>,
     under_way: HashSet<String>,
+    /// How many EDUs were dropped, by why.
+    dropped: HashMap<&'static str, usize>,
+}
+
+impl Metrics for World {
+    fn posted_dropped(&self, reason: &'static str, edus: usize) {
+        *self.inner.lock().unwrap().dropped.entry(reason).or_default() += edus;
+    }
 }
 
 impl Courier for World {
@@ -95,6 +103,11 @@ impl World {
 
     pub(crate) fn heal(&self, server: &str) {
         self.inner.lock().unwrap().failing.remove(server);
+    }
+
+    /// How many EDUs were dropped for this reason.
+    pub(crate) fn dropped(&self, reason: &str) -> usize {
+        self.inner.lock().unwrap().dropped.get(reason).copied().unwrap_or_default()
     }
 
     /// Whether a transaction to a server is under way.
@@ -168,7 +181,7 @@ pub(crate) async fn start(
         longest_pause: Duration::from_secs(3_600),
         tells_presence: true,
         env,
-        metrics: Arc::new(NoMetrics),
+        metrics: world.clone(),
     };
     let queues = FederationQueues::start(&engine, queues).unwrap();
     Server { engine, queues, clock, world }

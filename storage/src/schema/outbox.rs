@@ -61,6 +61,10 @@ pub struct DestinationEntry {
     pub keys: StreamPos,
     /// What it has not heard of them since is looked up.
     pub is_behind: bool,
+    /// Events that it has missed are looked up.
+    pub misses_events: bool,
+    /// It has ever shown that it is there.
+    pub was_reached: bool,
     /// How many attempts in a row have failed.
     pub failures: u32,
     /// When the first of them was made.
