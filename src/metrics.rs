@@ -56,6 +56,8 @@ pub struct Metrics {
     messages_dropped: IntCounter,
     /// Syncs that were woken.
     pub sync_wakeups: IntCounter,
+    /// Syncs that were told of messages from what all receivers share.
+    pub shared_deliveries: IntCounter,
     /// Syncs that wait now.
     pub parked_syncs: IntGauge,
     /// Rooms whose actors are awake.
@@ -111,6 +113,13 @@ impl Metrics {
             sync_wakeups: register(
                 &registry,
                 IntCounter::new("parlour_sync_wakeups_total", "Syncs that were woken")?,
+            )?,
+            shared_deliveries: register(
+                &registry,
+                IntCounter::new(
+                    "parlour_sync_shared_total",
+                    "Syncs that were told of messages from what all receivers share",
+                )?,
             )?,
             parked_syncs: register(
                 &registry,

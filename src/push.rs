@@ -5,6 +5,7 @@
 //! | [`counts`] | how many unread events there are |
 //! | [`notifications`] | which events the user was notified of |
 //! | [`rules`] | what a user's rules say of an event |
+//! | [`shared`] | the same for many users at once |
 //!
 //! Which rules a user has stands in [`parlour_actors::users`].
 //!
@@ -13,6 +14,8 @@
 pub mod counts;
 pub mod notifications;
 pub mod rules;
+pub mod shared;
 
 pub use counts::{Count, Unread, UnreadCounts};
 pub use notifications::{NotificationsAsk, NotificationsPage};
+pub use shared::{Heard, Listener};

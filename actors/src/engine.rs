@@ -2,7 +2,6 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use actix::Actor;
 use parlour_event::{RoomVersion, StreamPos};
 use parlour_storage::{
     Direction, Op, Recovery, StorageError, Store, StoreOptions, Writer, schema::keys,
@@ -19,7 +18,7 @@ use crate::{
     interner::Interner,
     metrics::Metrics,
     nodes::Nodes,
-    notifier::Notifier,
+    notifier::{Feeds, Notifier},
     out_of_band::OutOfBand,
     persister::{PersistError, Persister},
     presence::{Presence, PresenceOptions},
@@ -118,7 +117,7 @@ pub struct Engine {
     /// Who is online.
     pub presence: Presence,
     /// Who waits for what.
-    pub notifier: actix::Addr<Notifier>,
+    pub feeds: Feeds,
     /// What has changed lately.
     pub changes: Arc<Changes>,
     /// The write path.
@@ -142,7 +141,7 @@ impl Engine {
         let has_events = !store.scan_prefix(&[keys::EVENT], Direction::Forward, 1)?.is_empty();
         let keys = Arc::new(ServerKeys::load(dir.as_deref(), has_events, &options.env)?);
         let changes = Arc::new(Changes::new(store.applied()));
-        let notifier = Notifier::new(store.clone(), options.metrics.clone()).start();
+        let (notifier, feeds) = Notifier::start_here(store.clone(), options.metrics.clone());
         let persister = Persister::start(
             writer,
             notifier.clone(),
@@ -151,7 +150,7 @@ impl Engine {
             options.env.clone(),
             PERSISTER_QUEUE,
         )?;
-        let base = Base { store, keys, changes, notifier, persister: persister.clone() };
+        let base = Base { store, keys, changes, notifier, feeds, persister: persister.clone() };
         let started = base.start_rest(options, dir).await;
         if started.is_err() {
             // The data are free for the next try at once.
@@ -175,6 +174,7 @@ struct Base {
     keys: Arc<ServerKeys>,
     changes: Arc<Changes>,
     notifier: actix::Addr<Notifier>,
+    feeds: Feeds,
     persister: Persister,
 }
 
@@ -184,7 +184,7 @@ impl Base {
         options: EngineOptions,
         dir: Option<PathBuf>,
     ) -> Result<Engine, StartError> {
-        let Self { store, keys, changes, notifier, persister } = self;
+        let Self { store, keys, changes, notifier, feeds, persister } = self;
         check_server_name(&store, &persister, &options.server_name, dir).await?;
         let nodes = Nodes::new(store.clone(), options.state_cache_bytes);
         let (closed_to_guests, people) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -242,7 +242,7 @@ impl Base {
             typing: Typing::start(notifier.clone(), env.clone()),
             store,
             nodes,
-            notifier,
+            feeds,
             changes,
             persister,
             keys,

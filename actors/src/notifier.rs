@@ -1,111 +1,134 @@
 //! The notifier: knows which waiting clients a change concerns, and wakes those alone.
 //!
-//! A user who syncs is *watched*: the notifier keeps the list of the user's rooms and a channel
-//! with the position of the newest thing that concerns the user. Parked syncs hold the channel's
-//! other end and are told "there is something past N", never what; they read that from storage.
-//! Users who have not synced for a while are forgotten.
+//! A user who syncs is *watched*: the notifier keeps the list of the user's rooms, and tells the
+//! user's [`Feed`] what concerns the user. Parked syncs hold the feed and are told "there is
+//! something past N"; what it is they read from storage, unless the feed knows that it is nothing
+//! but a few messages. Users who have not synced for a while are forgotten.
+
+mod bells;
+mod feed;
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::{StorageError, Store};
-use tokio::sync::watch;
 
+pub use self::feed::{Arrival, Feed, FeedError, Feeds, News, Told};
+use self::{bells::Ring, feed::Known};
 use crate::{commit::Announcement, metrics::Metrics};
 
 /// How often users without parked syncs are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
-
-/// The newest thing that concerns a user.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct News {
-    /// Position in the stream.
-    pub pos: StreamPos,
-    /// The value of the typing counter.
-    pub typing: u64,
-    /// The value of the presence counter.
-    pub presence: u64,
-}
 
 /// The actor. One per process.
 #[derive(Debug)]
 pub struct Notifier {
     store: Store,
     metrics: Arc<dyn Metrics>,
-    watched: HashMap<String, Watched>,
-    rooms: HashMap<RoomNum, HashSet<String>>,
+    /// The feeds, for those who ask for one.
+    known: Known,
+    watched: HashMap<Arc<str>, Watched>,
+    /// Ordered, so that what happens first does not depend on chance.
+    rooms: HashMap<RoomNum, BTreeMap<Arc<str>, Follower>>,
+    /// Until here everything has been told.
+    told: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 struct Watched {
-    sender: watch::Sender<News>,
+    feed: Arc<Feed>,
     rooms: HashSet<RoomNum>,
-    /// Swept once without a parked sync; the next time it goes.
-    idle: bool,
+}
+
+/// A watched user who has to do with a room.
+#[derive(Debug)]
+struct Follower {
+    feed: Arc<Feed>,
+    is_joined: bool,
 }
 
 impl Notifier {
-    /// A notifier that nobody waits at yet.
-    #[must_use]
-    pub fn new(store: Store, metrics: Arc<dyn Metrics>) -> Self {
-        Self { store, metrics, watched: HashMap::new(), rooms: HashMap::new() }
+    /// Starts the actor on the current thread. Nobody waits at it yet.
+    pub(crate) fn start_here(store: Store, metrics: Arc<dyn Metrics>) -> (Addr<Self>, Feeds) {
+        let told = Arc::new(AtomicU64::new(store.applied().0));
+        let known = Known::default();
+        let notifier = Self {
+            store,
+            metrics,
+            known: known.clone(),
+            watched: HashMap::new(),
+            rooms: HashMap::new(),
+            told: told.clone(),
+        };
+        let addr = notifier.start();
+        let feeds = Feeds::new(addr.clone(), known, told);
+        (addr, feeds)
     }
 
-    fn watch(&mut self, user: &str) -> Result<watch::Receiver<News>, StorageError> {
-        if let Some(watched) = self.watched.get_mut(user) {
-            watched.idle = false;
-            return Ok(watched.sender.subscribe());
+    fn watch(&mut self, user: &str) -> Result<Arc<Feed>, StorageError> {
+        if let Some(watched) = self.watched.get(user) {
+            return Ok(watched.feed.clone());
         }
         // Changes are in the index before they are announced, so nothing is missed between this
         // look and the next announcement.
         let memberships = self.store.memberships(user)?;
-        let rooms: HashSet<_> = memberships
-            .into_iter()
-            .filter(|(_, entry)| matches!(&*entry.membership, "join" | "invite" | "knock"))
-            .map(|(room, _)| room)
-            .collect();
-        for room in &rooms {
-            self.rooms.entry(*room).or_default().insert(user.to_owned());
+        let user: Arc<str> = user.into();
+        let feed = Arc::new(Feed::default());
+        let mut watched = Watched { feed: feed.clone(), rooms: HashSet::new() };
+        for (room, entry) in memberships {
+            if follows(&entry.membership) {
+                watched.rooms.insert(room);
+                self.follow(room, &user, &feed, &entry.membership);
+            }
         }
-        let (sender, receiver) = watch::channel(News::default());
-        self.watched.insert(user.to_owned(), Watched { sender, rooms, idle: false });
-        Ok(receiver)
+        self.watched.insert(user.clone(), watched);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(user, feed.clone());
+        Ok(feed)
     }
 
-    fn announce(&mut self, pos: StreamPos, announcement: &Announcement) {
+    fn follow(&mut self, room: RoomNum, user: &Arc<str>, feed: &Arc<Feed>, membership: &str) {
+        let follower = Follower { feed: feed.clone(), is_joined: membership == "join" };
+        self.rooms.entry(room).or_default().insert(user.clone(), follower);
+    }
+
+    fn announce(&mut self, pos: StreamPos, announcement: &Announcement, ring: &mut Ring) {
         match announcement {
-            Announcement::Event { room, members, .. } => {
-                self.wake_room(*room, |news| news.pos = pos);
+            Announcement::Event { room, event, members, .. } => {
+                let arrival = Arrival { pos, room: *room, event: *event };
+                self.tell_room(*room, |follower| match follower.is_joined && members.is_empty() {
+                    true => follower.feed.arrived(arrival, ring),
+                    false => follower.feed.happened(pos, ring),
+                });
                 for (user, membership) in members {
-                    self.wake_user(user, |news| news.pos = pos);
+                    self.tell_user(user, pos, ring);
                     self.membership_changed(*room, user, membership);
                 }
             }
             Announcement::OutOfBand { room, user, membership } => {
-                self.wake_user(user, |news| news.pos = pos);
+                self.tell_user(user, pos, ring);
                 self.membership_changed(*room, user, membership);
             }
-            Announcement::Receipt { room, private_to } => match private_to {
-                Some(user) => self.wake_user(user, |news| news.pos = pos),
-                None => self.wake_room(*room, |news| news.pos = pos),
-            },
-            Announcement::User { user } => {
-                self.wake_user(user, |news| news.pos = pos);
+            Announcement::Receipt { room, private_to: None } => {
+                self.tell_room(*room, |follower| follower.feed.happened(pos, ring));
+            }
+            Announcement::Receipt { private_to: Some(user), .. } | Announcement::User { user } => {
+                self.tell_user(user, pos, ring);
             }
             Announcement::Users { users, .. } => {
-                for user in users {
-                    self.wake_user(user, |news| news.pos = pos);
-                }
+                users.iter().for_each(|user| self.tell_user(user, pos, ring));
             }
             Announcement::Keys { user, rooms } => {
-                self.wake_user(user, |news| news.pos = pos);
+                self.tell_user(user, pos, ring);
                 for room in rooms {
-                    self.wake_room(*room, |news| news.pos = pos);
+                    self.tell_room(*room, |follower| follower.feed.happened(pos, ring));
                 }
             }
             Announcement::Past { .. } | Announcement::Published { .. } | Announcement::Nothing => {}
@@ -113,13 +136,15 @@ impl Notifier {
     }
 
     fn membership_changed(&mut self, room: RoomNum, user: &str, membership: &str) {
-        let Some(watched) = self.watched.get_mut(user) else { return };
-        if matches!(membership, "join" | "invite" | "knock") {
+        let Some((user, watched)) = self.watched.get_key_value(user) else { return };
+        let (user, feed) = (user.clone(), watched.feed.clone());
+        let Some(watched) = self.watched.get_mut(&user) else { return };
+        if follows(membership) {
             watched.rooms.insert(room);
-            self.rooms.entry(room).or_default().insert(user.to_owned());
+            self.follow(room, &user, &feed, membership);
         } else {
             watched.rooms.remove(&room);
-            self.forget_in_room(room, user);
+            self.forget_in_room(room, &user);
         }
     }
 
@@ -132,38 +157,43 @@ impl Notifier {
         }
     }
 
-    fn wake_room(&self, room: RoomNum, update: impl Fn(&mut News)) {
+    fn tell_room(&self, room: RoomNum, tell: impl FnMut(&Follower)) {
         let Some(users) = self.rooms.get(&room) else { return };
-        for user in users {
-            self.wake_user(user, &update);
-        }
+        users.values().for_each(tell);
         self.metrics.woken(users.len());
     }
 
-    fn wake_user(&self, user: &str, update: impl Fn(&mut News)) {
+    fn tell_user(&self, user: &str, pos: StreamPos, ring: &mut Ring) {
         if let Some(watched) = self.watched.get(user) {
-            watched.sender.send_modify(update);
+            watched.feed.happened(pos, ring);
         }
     }
 
     fn sweep(&mut self) {
-        let mut gone = Vec::new();
-        for (user, watched) in &mut self.watched {
-            if watched.sender.receiver_count() > 0 {
-                watched.idle = false;
-            } else if watched.idle {
-                gone.push(user.clone());
-            } else {
-                watched.idle = true;
-            }
-        }
+        let gone = self.watched.iter().filter(|(_, watched)| watched.feed.has_been_left());
+        let gone: Vec<_> = gone.map(|(user, _)| user.clone()).collect();
         for user in gone {
+            self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&user);
             if let Some(watched) = self.watched.remove(&user) {
                 for room in watched.rooms {
                     self.forget_in_room(room, &user);
                 }
             }
         }
+    }
+}
+
+/// Whether somebody with this membership is told what happens in a room.
+fn follows(membership: &str) -> bool {
+    matches!(membership, "join" | "invite" | "knock")
+}
+
+/// Nothing will ever be told again.
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        let mut ring = Ring::default();
+        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.watched.values().for_each(|watched| watched.feed.close(&mut ring));
     }
 }
 
@@ -184,8 +214,12 @@ impl Handler<Announce> for Notifier {
     type Result = ();
 
     fn handle(&mut self, Announce(announcements): Announce, _: &mut Self::Context) {
+        let mut ring = Ring::default();
         for (pos, announcement) in &announcements {
-            self.announce(*pos, announcement);
+            self.announce(*pos, announcement, &mut ring);
+        }
+        if let Some((last, _)) = announcements.last() {
+            self.told.store(last.0, Ordering::Release);
         }
     }
 }
@@ -204,7 +238,10 @@ impl Handler<TypingChanged> for Notifier {
     type Result = ();
 
     fn handle(&mut self, message: TypingChanged, _: &mut Self::Context) {
-        self.wake_room(message.room, |news| news.typing = message.counter);
+        let mut ring = Ring::default();
+        self.tell_room(message.room, |follower| {
+            follower.feed.counted(&mut ring, |news| news.typing = message.counter);
+        });
     }
 }
 
@@ -224,21 +261,22 @@ impl Handler<PresenceChanged> for Notifier {
     fn handle(&mut self, message: PresenceChanged, _: &mut Self::Context) -> usize {
         let users = message.rooms.iter().filter_map(|room| self.rooms.get(room)).flatten();
         // Who shares several rooms with those who changed is woken once.
-        let users: HashSet<_> = users.collect();
-        for user in &users {
-            self.wake_user(user, |news| news.presence = message.counter);
+        let users: BTreeMap<_, _> = users.collect();
+        let mut ring = Ring::default();
+        for follower in users.values() {
+            follower.feed.counted(&mut ring, |news| news.presence = message.counter);
         }
         self.metrics.woken(users.len());
         users.len()
     }
 }
 
-/// Asks for the channel that tells of news for a user.
+/// Asks for the feed of a user.
 #[derive(Message, Debug)]
-#[rtype(result = "Result<watch::Receiver<News>, StorageError>")]
-pub struct Watch {
+#[rtype(result = "Result<Arc<Feed>, StorageError>")]
+struct Watch {
     /// The user id.
-    pub user: String,
+    user: String,
 }
 
 impl Handler<Watch> for Notifier {

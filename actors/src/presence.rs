@@ -102,15 +102,22 @@ struct Inner {
 /// A sync that is under way; dropping it ends it.
 #[derive(Debug)]
 pub struct Syncing {
-    addr: Addr<PresenceActor>,
+    inner: Inner,
     user: String,
     device: String,
+    /// Nobody was told of its beginning, since it changed nothing.
+    is_quiet: bool,
 }
 
 impl Drop for Syncing {
     fn drop(&mut self) {
+        if self.is_quiet {
+            let now = self.inner.now();
+            self.inner.write(|table| table.sync_ended(&self.user, &self.device, now));
+            return;
+        }
         let (user, device) = (std::mem::take(&mut self.user), std::mem::take(&mut self.device));
-        self.addr.do_send(Told { user, news: News::SyncEnded { device } });
+        self.inner.addr.do_send(Told { user, news: News::SyncEnded { device } });
     }
 }
 
@@ -146,9 +153,12 @@ impl Presence {
     #[must_use]
     pub fn syncs(&self, user: &str, device: &str, state: State) -> Option<Syncing> {
         let inner = self.0.as_ref().filter(|_| state != State::Offline)?;
+        let is_quiet = inner.write(|table| table.sync_goes_on(user, device, state));
         let device = device.to_owned();
-        self.tell(user, News::SyncBegan { device: device.clone(), state });
-        Some(Syncing { addr: inner.addr.clone(), user: user.to_owned(), device })
+        if !is_quiet {
+            self.tell(user, News::SyncBegan { device: device.clone(), state });
+        }
+        Some(Syncing { inner: inner.clone(), user: user.to_owned(), device, is_quiet })
     }
 
     /// Says that a user has done something. Costs a look into a table, most of the time.
@@ -234,6 +244,14 @@ impl Presence {
 impl Inner {
     fn read<T>(&self, read: impl FnOnce(&Table) -> T) -> T {
         read(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut Table) -> T) -> T {
+        write(&mut self.table.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn now(&self) -> Now {
+        now(&self.env)
     }
 }
 
@@ -337,8 +355,7 @@ impl Handler<Told> for PresenceActor {
 
 impl PresenceActor {
     fn now(&self) -> Now {
-        let clock = &self.env.clock;
-        Now { monotonic: clock.monotonic(), wall: clock.now_ms() }
+        now(&self.env)
     }
 
     fn read<T>(&self, read: impl FnOnce(&Table) -> T) -> T {
@@ -410,6 +427,10 @@ impl PresenceActor {
             presence.next_waking = now.saturating_add(pause);
         }));
     }
+}
+
+fn now(env: &Env) -> Now {
+    Now { monotonic: env.clock.monotonic(), wall: env.clock.now_ms() }
 }
 
 /// What storage knows of a user.

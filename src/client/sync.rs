@@ -4,11 +4,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::Addr;
 use parlour_actors::{
     Engine,
     env::Clock,
-    notifier::{News, Notifier, Watch},
+    notifier::{Feed, Feeds, News, Told},
     presence::{Presence, Syncing},
     users::Users,
 };
@@ -16,7 +15,7 @@ use ruma::{
     UserId,
     api::client::sync::sync_events::v3::{Request, Response},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::{filters::SyncFilter, presence};
 use crate::{
@@ -28,7 +27,7 @@ use crate::{
     server::{Boot, Shutdown},
     view::{
         SyncToken, View,
-        sync::{self, Ask, Syncs},
+        sync::{self, Ask, Delivery, Syncs},
     },
 };
 
@@ -43,7 +42,7 @@ pub struct SyncContext {
     syncs: Arc<Syncs>,
     users: Users,
     presence: Presence,
-    notifier: Addr<Notifier>,
+    feeds: Feeds,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     shutdown: Shutdown,
@@ -64,7 +63,7 @@ impl SyncContext {
             view,
             users: engine.users.clone(),
             presence: engine.presence.clone(),
-            notifier: engine.notifier.clone(),
+            feeds: engine.feeds.clone(),
             clock: boot.env.clock.clone(),
             metrics: boot.metrics.clone(),
             shutdown: boot.shutdown.clone(),
@@ -132,29 +131,58 @@ impl SyncContext {
 
     /// Answers as soon as there is something new, and at the latest after `wait`.
     async fn follow(&self, ask: Arc<Ask>, wait: Duration) -> Result<Box<Response>, ApiError> {
-        let is_at_once = ask.since.is_none() || ask.full_state;
         let deadline = self.clock.monotonic() + wait;
         self.acknowledge(&ask).await?;
-        // Before the first look: what happens after that look is told here.
-        let mut news = self.watch(&ask.user).await?;
+        // What is known to have nothing new for the client.
+        let mut seen = ask.since.filter(|since| !ask.full_state && since.inbox.is_none());
+        let mut has_parked = false;
         loop {
+            // Before the look: what happens after that look is told here.
+            let feed = self.feeds.of(ask.user.as_str()).await.map_err(ApiError::unavailable)?;
+            let now = self.syncs.now();
+            feed.begin(news(&now));
+            if ask.since.is_some_and(|since| since.pos > now.pos) {
+                return Err(ApiError::invalid_param("The token since is of another server"));
+            }
+            // Who has just sent something may ask for it before the feed has it.
+            let is_told = has_parked || self.feeds.told() >= now.pos;
+            let told = seen.map_or(Told::Something, |seen| feed.since(news(&seen)));
+            match (told, seen) {
+                (Told::Nothing, Some(seen)) if self.park(&feed, seen, deadline).await => {
+                    has_parked = true;
+                    continue;
+                }
+                (Told::Arrivals(arrivals), Some(from)) if is_told => {
+                    match self.syncs.deliver(&ask, from, &arrivals)? {
+                        Delivery::Answer(response) => {
+                            self.metrics.shared_deliveries.inc();
+                            return Ok(response);
+                        }
+                        Delivery::Unwanted(until) => {
+                            seen = Some(until);
+                            continue;
+                        }
+                        Delivery::Unknown => {}
+                    }
+                }
+                _ => {}
+            }
             let is_last = self.shutdown.is_requested();
             if is_last {
                 self.syncs.close();
             }
             let now = self.syncs.now();
-            if ask.since.is_some_and(|since| since.pos > now.pos) {
-                return Err(ApiError::invalid_param("The token since is of another server"));
-            }
             let response = self.build(&ask, now).await?;
+            let is_at_once = ask.since.is_none() || ask.full_state;
             if is_at_once || is_last || !sync::is_empty(&response) {
                 return Ok(response);
             }
             drop(response);
-            let is_over = !self.park(&mut news, now, deadline).await;
+            let is_over = !self.park(&feed, now, deadline).await;
             if is_over && !self.shutdown.is_requested() {
                 return Ok(Box::new(self.syncs.nothing(&ask, now)?));
             }
+            (seen, has_parked) = (Some(now), true);
         }
     }
 
@@ -168,24 +196,14 @@ impl SyncContext {
         Ok(())
     }
 
-    async fn watch(&self, user: &UserId) -> Result<watch::Receiver<News>, ApiError> {
-        let watch = Watch { user: user.to_string() };
-        Ok(self.notifier.send(watch).await.map_err(ApiError::unavailable)??)
-    }
-
     async fn build(&self, ask: &Arc<Ask>, now: SyncToken) -> Result<Box<Response>, ApiError> {
         let _turn = self.building.acquire().await.map_err(ApiError::unavailable)?;
         let (syncs, ask) = (self.syncs.clone(), ask.clone());
         self.view.run(move |_| syncs.build(&ask, now).map(Box::new)).await
     }
 
-    /// Waits for something that `now` does not have; `false` if it is time to answer without.
-    async fn park(
-        &self,
-        news: &mut watch::Receiver<News>,
-        now: SyncToken,
-        deadline: Duration,
-    ) -> bool {
+    /// Waits for something that `seen` does not have; `false` if it is time to answer without.
+    async fn park(&self, feed: &Feed, seen: SyncToken, deadline: Duration) -> bool {
         let left = deadline.saturating_sub(self.clock.monotonic());
         if left.is_zero() || self.shutdown.is_requested() {
             return false;
@@ -193,10 +211,7 @@ impl SyncContext {
         let _parked = Parked::new(&self.metrics);
         let woken = tokio::select! {
             biased;
-            woken = news.wait_for(|news| is_news(news, now)) => {
-                // Without a notifier nothing will ever be told.
-                woken.is_ok()
-            }
+            () = feed.past(news(&seen), &self.feeds) => true,
             () = tokio::time::sleep(left) => false,
             () = self.shutdown.requested() => false,
         };
@@ -207,9 +222,9 @@ impl SyncContext {
     }
 }
 
-/// Whether there is something that `now` does not have.
-fn is_news(news: &News, now: SyncToken) -> bool {
-    news.pos > now.pos || news.typing > now.typing || news.presence > now.presence
+/// What somebody with this token has seen.
+fn news(token: &SyncToken) -> News {
+    News { pos: token.pos, typing: token.typing, presence: token.presence }
 }
 
 impl<'a> Parked<'a> {

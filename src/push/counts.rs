@@ -23,7 +23,10 @@ use ruma::{
     push::Ruleset,
 };
 
-use super::rules::Judge;
+use super::{
+    rules::{Judge, name_in},
+    shared::{Heard, Listener},
+};
 use crate::view::{Fields, Ignored, RoomView, View, ViewError};
 
 /// How many unread events are counted in one room; of more, the newest.
@@ -99,10 +102,14 @@ struct Cache {
 struct Counted {
     /// Events until here have been looked at.
     until: StreamPos,
+    /// Until here all of this is known to be right: no receipt, no rule has been overlooked.
+    settled: StreamPos,
     /// When what the user wants to hear was last changed.
     rules: StreamPos,
     /// The member event with which the user's join was found.
     member: EventNum,
+    /// What the user is called there.
+    name: Arc<str>,
     joined: StreamPos,
     /// Oldest first.
     unread: Vec<Item>,
@@ -202,6 +209,25 @@ impl UnreadCounts {
         Self { users, cache: Arc::new(Mutex::new(cache)) }
     }
 
+    /// What a user wants to hear, as of a position that all readers have reached.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn listener(
+        &self,
+        view: &View,
+        user: &UserId,
+        as_of: StreamPos,
+    ) -> Result<Listener, ViewError> {
+        let rules = match self.users.has_own_push_rules(user.as_str())? {
+            true => Some(self.users.push_rules(user)?),
+            false => None,
+        };
+        let ignored = view.ignored_by(user)?;
+        Ok(Listener { user: user.to_owned(), ignored, rules, as_of })
+    }
+
     /// What a user has not read in a room.
     ///
     /// # Errors
@@ -215,6 +241,44 @@ impl UnreadCounts {
         ignored: &Ignored,
     ) -> Result<Unread, ViewError> {
         self.counted(view, reading, place, ignored, |counted| counted.at(place.now))
+    }
+
+    /// Counts on where, after `seen`, nothing has changed for the user but that these events have
+    /// arrived in the room, in order; `None` if it has not been counted up to there.
+    #[must_use]
+    pub fn of_arrived(
+        &self,
+        listener: &Listener,
+        room: RoomNum,
+        seen: StreamPos,
+        arrived: &[&Heard],
+    ) -> Option<Unread> {
+        let key = (listener.user.to_string(), room);
+        let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = lock().rooms.get(&key)?.name.clone();
+        // Others count meanwhile.
+        let verdicts: Vec<_> = arrived.iter().map(|event| event.verdict(listener, &name)).collect();
+        let mut cache = lock();
+        let counted = cache.rooms.get_mut(&key).filter(|counted| counted.settled >= seen)?;
+        let (before, last) = (counted.size(), arrived.last()?.pos);
+        for (event, verdict) in arrived.iter().zip(verdicts) {
+            if event.pos <= counted.until.max(counted.settled) {
+                continue;
+            }
+            if event.sender == listener.user {
+                counted.unread.retain(|item| item.thread.is_some());
+            } else if verdict.notify {
+                let highlight = verdict.highlight;
+                counted.unread.push(Item { pos: event.pos, thread: None, highlight });
+            }
+        }
+        counted.forget_oldest();
+        counted.until = counted.until.max(last);
+        counted.settled = counted.settled.max(last);
+        let (unread, after) = (counted.at(last), counted.size());
+        cache.size = cache.size.saturating_add(after).saturating_sub(before);
+        cache.shrink();
+        Some(unread)
     }
 
     /// Brings a room's count up to date, and looks at it.
@@ -235,6 +299,7 @@ impl UnreadCounts {
             counted.until = place.now;
         }
         counted.unread.retain(|item| item.pos > marks.of(item.thread.as_deref()));
+        counted.settled = counted.settled.max(place.now);
         let seen = look(&counted);
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(key, counted);
         Ok(seen)
@@ -256,12 +321,15 @@ impl UnreadCounts {
         let joined = joined_since(view, place.member)?;
         let mut counted = known.unwrap_or_else(|| Counted {
             until: StreamPos(0),
+            settled: StreamPos(0),
             rules,
             member: place.member.num,
+            name: Arc::default(),
             joined,
             unread: Vec::new(),
         });
         counted.member = place.member.num;
+        counted.name = name_in(place.member)?.into();
         counted.joined = joined;
         counted.unread.retain(|item| item.pos > joined);
         Ok(counted)
@@ -306,6 +374,10 @@ impl Cache {
         if let Some(old) = self.rooms.put(key, counted) {
             self.size = self.size.saturating_sub(old.size());
         }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
         while self.size > MAX_REMEMBERED {
             let Some((_, oldest)) = self.rooms.pop_lru() else { break };
             self.size = self.size.saturating_sub(oldest.size());
@@ -316,6 +388,11 @@ impl Cache {
 impl Counted {
     fn size(&self) -> usize {
         self.unread.len().saturating_add(EMPTY)
+    }
+
+    fn forget_oldest(&mut self) {
+        let too_many = self.unread.len().saturating_sub(MAX_UNREAD);
+        self.unread.drain(..too_many);
     }
 
     fn at(&self, now: StreamPos) -> Unread {
@@ -365,8 +442,7 @@ fn count_on(
             }
         }
     }
-    let too_many = counted.unread.len().saturating_sub(MAX_UNREAD);
-    counted.unread.drain(..too_many);
+    counted.forget_oldest();
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use ruma::{
         AnySyncTimelineEvent,
         room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource},
     },
-    push::{Action, PushConditionRoomCtx, Ruleset},
+    push::{Action, FlattenedJson, PushConditionRoomCtx, Ruleset},
     serde::Raw,
 };
 use serde::Deserialize;
@@ -66,8 +66,7 @@ impl<'a> Judge<'a> {
         user: &UserId,
         member: &StoredEvent,
     ) -> Result<Self, ViewError> {
-        let profile = Fields::of(member)?.content_as::<Profile>();
-        let name = profile.ok().and_then(|profile| profile.displayname).unwrap_or_default();
+        let name = name_in(member)?;
         let (room_id, owner) = (room.room_id.clone(), user.to_owned());
         let mut context = PushConditionRoomCtx::new(room_id, UInt::MIN, owner, name);
         if !rules.postcontent.is_empty() {
@@ -86,11 +85,7 @@ impl<'a> Judge<'a> {
         event: &StoredEvent,
         entry: &TimelineEntry,
     ) -> Result<Verdict, ViewError> {
-        let actions = self.actions(event, entry)?;
-        Ok(Verdict {
-            notify: actions.iter().any(Action::should_notify),
-            highlight: actions.iter().any(Action::is_highlight),
-        })
+        Ok(Verdict::of(self.actions(event, entry)?))
     }
 
     /// The actions of the first rule that an event matches.
@@ -121,15 +116,64 @@ impl<'a> Judge<'a> {
         }
         let num = self.view.state_num(root, "m.room.power_levels", "")?;
         if self.state.is_none() || self.power_levels != num {
-            self.context.power_levels = Some(self.levels(root, num)?.into());
+            self.context.power_levels = Some(self.view.levels(self.room, root, num)?.into());
             self.power_levels = num;
         }
         self.state = Some(root);
         Ok(())
     }
+}
 
-    fn levels(&self, root: StateRoot, num: Option<EventNum>) -> Result<RoomPowerLevels, ViewError> {
-        let event = num.map(|num| self.view.store.event(num)).transpose()?.flatten();
+impl Verdict {
+    fn of(actions: &[Action]) -> Self {
+        Self {
+            notify: actions.iter().any(Action::should_notify),
+            highlight: actions.iter().any(Action::is_highlight),
+        }
+    }
+}
+
+/// What a user is called in a room, by the user's member event; empty without a name.
+pub(super) fn name_in(member: &StoredEvent) -> Result<String, ViewError> {
+    let profile = Fields::of(member)?.content_as::<Profile>();
+    Ok(profile.ok().and_then(|profile| profile.displayname).unwrap_or_default())
+}
+
+/// A room as rules look at it, for a user without a name. `entry` has the room as it was then.
+pub(super) fn context_at(
+    view: &View,
+    room: &RoomView,
+    user: &UserId,
+    entry: &TimelineEntry,
+) -> Result<PushConditionRoomCtx, ViewError> {
+    let (room_id, user) = (room.room_id.clone(), user.to_owned());
+    let members = UInt::new(entry.joined).unwrap_or(UInt::MAX);
+    let mut context = PushConditionRoomCtx::new(room_id, members, user, String::new());
+    let num = view.state_num(entry.state_after, "m.room.power_levels", "")?;
+    context.power_levels = Some(view.levels(room, entry.state_after, num)?.into());
+    Ok(context)
+}
+
+/// What the first rule says that an event in no thread matches, which is not the user's own.
+pub(super) fn verdict(
+    rules: &Ruleset,
+    event: &FlattenedJson,
+    context: &PushConditionRoomCtx,
+) -> Verdict {
+    // No condition that is enabled here has to wait for anything.
+    let mut rules = rules.iter();
+    let rule = rules.find(|rule| rule.applies(event, context).now_or_never() == Some(true));
+    Verdict::of(rule.map_or(&[], |rule| rule.actions()))
+}
+
+impl View {
+    fn levels(
+        &self,
+        room: &RoomView,
+        root: StateRoot,
+        num: Option<EventNum>,
+    ) -> Result<RoomPowerLevels, ViewError> {
+        let event = num.map(|num| self.store.event(num)).transpose()?.flatten();
         let content = match &event {
             Some(event) => {
                 Fields::of(event)?.content_as::<Box<RawValue>>().ok().and_then(|content| {
@@ -139,12 +183,12 @@ impl<'a> Judge<'a> {
             None => None,
         };
         let creators = self.creators(root)?;
-        let rules = &self.room.version.rules().authorization;
+        let rules = &room.version.rules().authorization;
         Ok(RoomPowerLevels::new(RoomPowerLevelsSource::from(content), rules, creators))
     }
 
     fn creators(&self, root: StateRoot) -> Result<Vec<OwnedUserId>, ViewError> {
-        let Some(create) = self.view.state_event(root, "m.room.create", "")? else {
+        let Some(create) = self.state_event(root, "m.room.create", "")? else {
             return Ok(Vec::new());
         };
         let fields = Fields::of(&create)?;

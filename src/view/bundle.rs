@@ -80,6 +80,12 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether an event that has been looked up has children to aggregate.
+    #[must_use]
+    pub fn is_parent(&self, num: EventNum) -> bool {
+        self.parents.contains(&num)
+    }
+
     /// The aggregations of an event's children; `None` if it has none. A thread's latest reply
     /// comes without a thread of its own, since those might go on for ever.
     pub(super) fn bundle(

@@ -74,6 +74,11 @@ impl<'a> Fields<'a> {
         self.content_as::<Redacts<'a>>().ok().and_then(|content| content.redacts)
     }
 
+    /// Whether the event relates to another one.
+    pub(super) fn relates(&self) -> bool {
+        Relating::of(self).is_some()
+    }
+
     /// Whether this is the member event of a user.
     #[must_use]
     pub fn is_member_event_of(&self, user: &str) -> bool {
@@ -100,7 +105,8 @@ struct ClientEvent<'a> {
     state_key: Option<&'a str>,
     #[serde(rename = "type")]
     event_type: &'a str,
-    unsigned: Unsigned<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsigned: Option<Unsigned<'a>>,
 }
 
 #[derive(Serialize, Default)]
@@ -310,8 +316,13 @@ impl View {
 
     /// How long ago an event was made, in milliseconds, as far as clocks agree.
     fn age(&self, fields: &Fields<'_>) -> i64 {
+        self.age_of(fields.origin_server_ts)
+    }
+
+    /// How long a time is ago, in milliseconds.
+    pub(super) fn age_of(&self, origin_server_ts: u64) -> i64 {
         let now = i64::try_from(self.clock.now_ms()).unwrap_or(i64::MAX);
-        now.saturating_sub(i64::try_from(fields.origin_server_ts).unwrap_or(i64::MAX))
+        now.saturating_sub(i64::try_from(origin_server_ts).unwrap_or(i64::MAX))
     }
 
     /// An event of a room that this server is not in, as part of a timeline: nothing around it is
@@ -346,10 +357,10 @@ impl View {
 
 /// Puts the parts together. `redacts` goes to both places, whatever the room version, since
 /// clients know one or the other.
-fn render(
-    event: &StoredEvent,
-    fields: &Fields<'_>,
-    unsigned: Unsigned<'_>,
+fn render<'a>(
+    event: &'a StoredEvent,
+    fields: &'a Fields<'_>,
+    unsigned: impl Into<Option<Unsigned<'a>>>,
     room_id: &str,
     format: EventFormat,
 ) -> Result<Box<RawValue>, ViewError> {
@@ -371,9 +382,43 @@ fn render(
         sender: &fields.sender,
         state_key: fields.state_key.as_deref(),
         event_type: &fields.event_type,
-        unsigned,
+        unsigned: unsigned.into(),
     };
     to_raw_value(&client_event).map_err(|error| unreadable(event, error))
+}
+
+/// An event in the format of `/sync`, without `unsigned`: that part is the same for all who see it.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// Without the brace at its end.
+    open: String,
+}
+
+impl Common {
+    pub(super) fn of(event: &StoredEvent, fields: &Fields<'_>) -> Result<Self, ViewError> {
+        let mut open = String::from(render(event, fields, None, "", EventFormat::Sync)?.get());
+        open.pop();
+        Ok(Self { open })
+    }
+
+    /// Its length in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The event for somebody who was joined to the room when it was sent.
+    pub(super) fn addressed<T>(
+        &self,
+        age: i64,
+        transaction_id: Option<&str>,
+    ) -> serde_json::Result<Raw<T>> {
+        let membership = Some(Membership::Join.as_str());
+        let unsigned =
+            Unsigned { age: Some(age), membership, transaction_id, ..Unsigned::default() };
+        let unsigned = serde_json::to_string(&unsigned)?;
+        let whole = format!("{},\"unsigned\":{unsigned}}}", self.open);
+        Ok(Raw::from_json(RawValue::from_string(whole)?))
+    }
 }
 
 fn with_redacts(content: &RawValue, redacts: &str) -> serde_json::Result<Box<RawValue>> {

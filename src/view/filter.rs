@@ -79,6 +79,13 @@ impl<'a> EventFilter<'a> {
             && filter.url_filter.is_none()
     }
 
+    /// Whether the filter looks at nothing but the type and the sender of an event.
+    #[must_use]
+    pub fn is_simple(&self) -> bool {
+        let RoomEventFilter { rooms, not_rooms, url_filter, .. } = self.filter;
+        self.relations.is_none() && rooms.is_none() && not_rooms.is_empty() && url_filter.is_none()
+    }
+
     /// Whether the filter lets nothing through, so that nothing needs to be read.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -109,7 +116,9 @@ impl<'a> EventFilter<'a> {
         !listed(&self.filter.not_types) && self.filter.types.as_deref().is_none_or(listed)
     }
 
-    fn wants_sender(&self, sender: &str) -> bool {
+    /// Whether the filter wants events of this sender.
+    #[must_use]
+    pub fn wants_sender(&self, sender: &str) -> bool {
         let listed = |users: &[ruma::OwnedUserId]| users.iter().any(|user| user == sender);
         !listed(&self.filter.not_senders) && self.filter.senders.as_deref().is_none_or(listed)
     }

@@ -9,6 +9,7 @@
 //! | `joined`, `left`, `invited` | rooms by the user's membership |
 //! | `outside` | rooms that this server is not in |
 //! | `timeline`, `state`, `summary`, `ephemeral` | parts of a room |
+//! | `delivery` | the whole, where it is nothing but a few messages |
 //! | `account` | account data, global and per room |
 //! | `devices` | messages for the device, whose keys have changed, one-time keys |
 //! | `presence` | who is online |
@@ -18,6 +19,7 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
 mod account;
+mod delivery;
 mod devices;
 mod ephemeral;
 mod invited;
@@ -44,7 +46,10 @@ use ruma::{
     },
 };
 
-use self::{account::AccountData, sent::SentMembers, shape::Shape, summary::Heroes};
+pub use self::delivery::Delivery;
+use self::{
+    account::AccountData, delivery::Deliveries, sent::SentMembers, shape::Shape, summary::Heroes,
+};
 use super::{EventFilter, Ignored, RelationFilter, SyncToken, View, ViewError};
 use crate::push::{UnreadCounts, counts::Reading};
 
@@ -78,6 +83,7 @@ pub struct Syncs {
     counts: UnreadCounts,
     sent: SentMembers,
     heroes: Heroes,
+    deliveries: Deliveries,
 }
 
 /// One answer in the making.
@@ -105,6 +111,7 @@ impl Syncs {
             counts,
             sent: SentMembers::default(),
             heroes: Heroes::default(),
+            deliveries: Deliveries::default(),
         }
     }
 

@@ -57,6 +57,7 @@ mod sync_counts;
 mod sync_filters;
 mod sync_model;
 mod sync_rooms;
+mod sync_shared;
 mod sync_state;
 mod third_party_ids;
 mod thread_subscriptions;

@@ -239,6 +239,19 @@ impl Table {
         }
     }
 
+    /// A device has begun to sync as what it is anyway, as clients do that come back for more: then
+    /// it is counted, and nobody need be told anything. Else this says `false`, and does nothing.
+    pub(super) fn sync_goes_on(&mut self, user: &str, device: &str, state: State) -> bool {
+        let Some(person) = self.people.get_mut(user) else { return false };
+        if person.shown == State::Offline || person.chosen == Some(State::Offline) {
+            return false;
+        }
+        let Some(device) = person.devices.get_mut(device) else { return false };
+        let goes_on = device.state == state;
+        device.syncs += u32::from(goes_on);
+        goes_on
+    }
+
     /// A sync of a device has ended.
     pub(super) fn sync_ended(&mut self, user: &str, device: &str, now: Now) {
         let person = self.people.get_mut(user);

@@ -105,6 +105,16 @@ impl Users {
         read(&self.store, user)
     }
 
+    /// Whether other rules may hold for a user than those that the server brings.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn has_own_push_rules(&self, user: &str) -> Result<bool, StorageError> {
+        let key = keys::account_data(user, RoomNum(0), PUSH_RULES);
+        Ok(self.store.get(&key)?.is_some() || follows_threads(&self.store, user)?)
+    }
+
     /// The content of a user's `m.push_rules`, as JSON text.
     ///
     /// # Errors
@@ -167,9 +177,14 @@ pub(super) fn begin_threads(store: &Store, user: &UserId) -> Result<PieceWrite, 
 }
 
 fn read(store: &Store, user: &UserId) -> Result<Ruleset, StorageError> {
-    let threads = keys::thread_subscriptions_of(user.as_str());
-    let threads = !store.scan_prefix(&threads, Direction::Forward, 1)?.is_empty();
+    let threads = follows_threads(store, user.as_str())?;
     Ok(with_defaults(stored(store, user.as_str())?, user, threads))
+}
+
+/// Whether a user has ever subscribed to a thread.
+fn follows_threads(store: &Store, user: &str) -> Result<bool, StorageError> {
+    let threads = keys::thread_subscriptions_of(user);
+    Ok(!store.scan_prefix(&threads, Direction::Forward, 1)?.is_empty())
 }
 
 fn stored(store: &Store, user: &str) -> Result<Ruleset, StorageError> {

@@ -4,13 +4,13 @@ use parlour_event::{StreamPos, content::Membership, state::StateRoot};
 use ruma::api::client::sync::sync_events::v3::JoinedRoom;
 
 use super::{
-    Round,
+    Ask, Round,
     rooms::{Relation, Step},
     state::Span,
     timeline::Timeline,
 };
 use crate::{
-    push::counts::Place,
+    push::{Unread, counts::Place},
     view::{Reader, ViewError},
 };
 
@@ -124,13 +124,20 @@ impl Round<'_> {
     fn count(&self, relation: &Relation, room: &mut JoinedRoom) -> Result<(), ViewError> {
         let place = Place { room: &relation.room, member: &relation.member, now: self.now.pos };
         let unread = self.syncs.counts.of(self.view(), &self.reading, &place, &self.ignored)?;
-        if self.ask.filter.room.timeline.unread_thread_notifications {
+        self.ask.tell_counts(unread, room);
+        Ok(())
+    }
+}
+
+impl Ask {
+    /// Fills in what is unread, as the filter wants it.
+    pub(super) fn tell_counts(&self, unread: Unread, room: &mut JoinedRoom) {
+        if self.filter.room.timeline.unread_thread_notifications {
             room.unread_notifications = unread.main.into();
             room.unread_thread_notifications = unread.by_thread();
         } else {
             room.unread_notifications = unread.total().into();
         }
-        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use parlour_storage::{
 };
 use ruma::{api::client::sync::sync_events::v3, events::AnySyncTimelineEvent, serde::Raw};
 
-use super::Round;
+use super::{Ask, Round};
 use crate::view::{Fields, Reader, SyncToken, ViewError};
 
 /// How many events a timeline has if the filter does not say.
@@ -73,6 +73,15 @@ impl Timeline {
     }
 }
 
+impl Ask {
+    /// How many events a timeline has at most.
+    pub(super) fn timeline_limit(&self) -> usize {
+        let limit = self.filter.room.timeline.limit;
+        let limit = limit.and_then(|limit| usize::try_from(u64::from(limit)).ok());
+        limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)
+    }
+}
+
 impl Round<'_> {
     /// Collects the timeline of a room after `low` (or from its beginning) up to `high`.
     pub(super) fn timeline(
@@ -88,7 +97,7 @@ impl Round<'_> {
         }
         let low = low.map_or(Bound::Unbounded, Bound::Excluded);
         let mut high = Bound::Included(high);
-        let limit = self.limit();
+        let limit = self.ask.timeline_limit();
         // One more than fits tells whether something was left out.
         let (mut batch, mut budget) = (limit + 1, MAX_LOOKED_AT);
         loop {
@@ -137,12 +146,6 @@ impl Round<'_> {
             }
         }
         Ok(())
-    }
-
-    fn limit(&self) -> usize {
-        let limit = self.ask.filter.room.timeline.limit;
-        let limit = limit.and_then(|limit| usize::try_from(u64::from(limit)).ok());
-        limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)
     }
 
     /// Takes events in, newest first; says whether there was one too many, or a gap behind one.
