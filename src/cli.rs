@@ -7,7 +7,7 @@ mod progress;
 use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
-use parlour_actors::env::{Env, SeededEntropy};
+use parlour_actors::env::{Entropy, Env, SeededEntropy};
 use parlour_load::cli::LoadArgs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -38,7 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Check the configuration and say what is wrong with it.
     CheckConfig(ConfigArgs),
     /// Copy the data of a server, which may run meanwhile, to a directory.
@@ -60,6 +60,16 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// For load tests, as server.test_mode: no rate limits, cheap password hashing, endpoints that
+    /// fill the server and make its disk fail. Refused where others can reach the server.
+    #[arg(long)]
+    test_mode: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 struct ConfigArgs {
     /// The configuration file; without one the defaults and the environment count.
     #[arg(long, value_name = "FILE")]
@@ -70,7 +80,10 @@ struct ConfigArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Serve(args) => load(args).and_then(serve),
+        Command::Serve(ServeArgs { config, test_mode }) => {
+            let source = Source { test_mode, ..Source::process(config.config) };
+            load_from(&source).and_then(serve)
+        }
         Command::CheckConfig(args) => load(args).map(|config| {
             println!("The configuration of {} is good.", config.server.name);
         }),
@@ -99,7 +112,11 @@ pub fn main() -> ExitCode {
 }
 
 fn load(args: ConfigArgs) -> Result<Config, ExitCode> {
-    Config::load(&Source::process(args.config)).map_err(|error| complain(BAD_CONFIG, error))
+    load_from(&Source::process(args.config))
+}
+
+fn load_from(source: &Source) -> Result<Config, ExitCode> {
+    Config::load(source).map_err(|error| complain(BAD_CONFIG, error))
 }
 
 fn maintain(
@@ -134,13 +151,17 @@ fn serve(config: Config) -> Result<(), ExitCode> {
     runtime.block_on(until_signal(running, signals)).map_err(|error| complain(FAILED, error))
 }
 
-/// In test mode ids repeat from run to run; but not where an earlier run's ids are still on disk.
+/// In test mode ids and tokens may repeat from run to run; and the signing key, where it is
+/// forgotten.
 fn environment(config: &Config) -> Env {
     let env = Env::system();
-    if config.server.test_mode && config.server.data == DataDir::Memory {
-        return Env { entropy: Arc::new(SeededEntropy::new(0)), ..env };
-    }
-    env
+    let Some(seed) = config.seed() else { return env };
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(seed));
+    let secrets = match config.server.data {
+        DataDir::Memory => entropy.clone(),
+        DataDir::Path(_) => env.secrets.clone(),
+    };
+    Env { entropy, secrets, ..env }
 }
 
 /// What tells the process to do something.

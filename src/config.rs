@@ -17,12 +17,14 @@ use std::{
 
 use ipnet::IpNet;
 use parlour_actors::keyring::OldKey;
+use parlour_storage::faults::FaultPlan;
 use ruma::{
     OwnedServerName, OwnedUserId, RoomVersionId, api::client::discovery::discover_support::Contact,
     serde::Base64,
 };
 use tracing_subscriber::filter::Targets;
 
+pub(crate) use self::validate::faults;
 pub use self::{layers::Source, servers::ServerFilter};
 use crate::{http::Api, limits::RateLimitConfig};
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub threads: ThreadsConfig,
     /// Logging.
     pub log: LogConfig,
+    /// What counts in test mode alone.
+    pub test: TestConfig,
 }
 
 /// The server itself.
@@ -86,7 +90,7 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// Limits off, cheap password hashing, repeatable ids where nothing outlives the process.
+    /// Rate limits off, cheap password hashing, endpoints that fill the server; see [`TestConfig`].
     pub test_mode: bool,
 }
 
@@ -378,6 +382,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// What counts in test mode alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TestConfig {
+    /// What ids and tokens are drawn from. 0 where data are on disk: they don't repeat.
+    pub seed: u64,
+    /// What the disk does wrong on purpose.
+    pub faults: FaultPlan,
+}
+
 impl Config {
     /// Reads the layers (default, file, environment) and checks them.
     ///
@@ -385,5 +398,21 @@ impl Config {
     /// A file cannot be read, a key is unknown, a value makes no sense.
     pub fn load(source: &Source) -> Result<Self, ConfigError> {
         validate::validate(layers::read(source)?)
+    }
+
+    /// Checks what a program may have changed behind [`Config::load`]: that nobody else can reach a
+    /// server in test mode.
+    ///
+    /// # Errors
+    /// It listens at an address of others.
+    pub(crate) fn check_test_mode(&self) -> Result<(), ConfigError> {
+        validate::check_listeners(&self.listeners, self.server.test_mode)
+    }
+
+    /// What ids and tokens are drawn from, if they are to repeat.
+    #[must_use]
+    pub fn seed(&self) -> Option<u64> {
+        let repeats = self.server.data == DataDir::Memory || self.test.seed != 0;
+        (self.server.test_mode && repeats).then_some(self.test.seed)
     }
 }

@@ -191,6 +191,7 @@ impl Builder {
     /// Takes randomness from here: keys, tokens, ids.
     #[must_use]
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.env.secrets = entropy.clone();
         self.env.entropy = entropy;
         self
     }

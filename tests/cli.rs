@@ -60,3 +60,16 @@ fn sigterm_ends_it_cleanly() {
     assert!(kill.expect("kill").success());
     assert!(child.wait().expect("wait").success());
 }
+
+#[test]
+fn test_mode_is_refused_where_others_can_reach_the_server() {
+    let open = r#"[{ address = "0.0.0.0", port = 0, apis = ["client"] }]"#;
+    let output = parlour(&["serve", "--test-mode"], &[("PARLOUR_LISTENERS", open)]);
+    let complaint = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{complaint}");
+    assert!(complaint.contains("127.0.0.1") && complaint.contains("--test-mode"), "{complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    // Whatever the file and the environment say.
+    let off = [("PARLOUR_LISTENERS", open), ("PARLOUR_SERVER__TEST_MODE", "false")];
+    assert_eq!(parlour(&["serve", "--test-mode"], &off).status.code(), Some(2));
+}

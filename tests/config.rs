@@ -250,6 +250,18 @@ fn test_mode_is_for_this_machine_only() {
             .to_string();
         assert!(complaint.contains("test_mode") && complaint.contains(address), "{complaint}");
     }
+    let seed = |test_mode: &str| load(&format!("{test_mode}\n[test]\nseed = 3"), &[]);
+    assert_eq!(seed("server.test_mode = true").expect("good").seed(), Some(3));
+    assert!(seed("").expect_err("no test mode").to_string().contains("server.test_mode"));
+    let memory = "server = { test_mode = true, data_dir = \"memory\" }";
+    assert_eq!(load(memory, &[]).expect("good").seed(), Some(0));
+    assert_eq!(load("server.test_mode = true", &[]).expect("good").seed(), None);
+    for wrong in ["flush_delay_ms = 60001", "failing_writes = -2", "failing_flushes = 5000000000"] {
+        let complaint = load(&format!("server.test_mode = true\n[test]\n{wrong}"), &[]);
+        let (complaint, key) = (complaint.expect_err(wrong).to_string(), &wrong[..12]);
+        assert!(complaint.contains(&format!("test.{key}")), "{complaint}");
+    }
+    load(&format!("{memory}\n[test]\nfailing_writes = 1"), &[]).expect_err("no disk");
 }
 
 #[test]

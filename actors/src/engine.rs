@@ -137,6 +137,7 @@ impl Engine {
     pub async fn start(options: EngineOptions) -> Result<Self, StartError> {
         let dir = options.storage.as_ref().map(|storage| storage.dir.clone());
         let (store, writer) = open(options.storage.clone())?;
+        options.env.entropy.resume(store.applied().0);
         // Before anything is written: a directory that has a log has its keys.
         let has_events = !store.scan_prefix(&[keys::EVENT], Direction::Forward, 1)?.is_empty();
         let keys = Arc::new(ServerKeys::load(dir.as_deref(), has_events, &options.env)?);

@@ -21,6 +21,10 @@ pub trait Clock: Send + Sync + fmt::Debug {
 pub trait Entropy: Send + Sync + fmt::Debug {
     /// Fills the buffer.
     fn fill(&self, buffer: &mut [u8]);
+
+    /// Storage was found at this position: what repeats from run to run begins anew there, since what
+    /// an earlier run has drawn on the way to it is in use.
+    fn resume(&self, _position: u64) {}
 }
 
 /// What is injected into everything that needs time, randomness or threads.
@@ -30,6 +34,8 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// The randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// That for keys which outlive the process: it can't be guessed where `entropy` repeats.
+    pub secrets: Arc<dyn Entropy>,
     /// What the parts of the server run on.
     pub threads: Threads,
 }
@@ -44,7 +50,7 @@ impl Env {
     /// This clock and this randomness, and as many threads as are asked for.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { clock, entropy, threads: Threads::many() }
+        Self { clock, secrets: entropy.clone(), entropy, threads: Threads::many() }
     }
 
     /// A random string of `len` letters and digits (each worth almost 6 bits).
@@ -126,15 +132,28 @@ impl Entropy for SeededEntropy {
     fn fill(&self, buffer: &mut [u8]) {
         let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for chunk in buffer.chunks_mut(8) {
-            // SplitMix64: well spread, tiny, and not meant to be secret.
-            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = *state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let bytes = (z ^ (z >> 31)).to_le_bytes();
-            chunk.copy_from_slice(&bytes[..chunk.len()]);
+            *state = state.wrapping_add(STEP);
+            chunk.copy_from_slice(&mixed(*state).to_le_bytes()[..chunk.len()]);
         }
     }
+
+    fn resume(&self, position: u64) {
+        if position > 0 {
+            let mut state = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // Mixed, or the positions would be steps on one way, and meet.
+            *state ^= mixed(position.wrapping_mul(STEP));
+        }
+    }
+}
+
+/// From one state to the next.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64: well spread, tiny, and not meant to be secret.
+fn mixed(state: u64) -> u64 {
+    let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// A clock that tests move by hand.

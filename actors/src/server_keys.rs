@@ -125,7 +125,7 @@ impl ServerKeys {
 /// A new key as a line of the file.
 fn draw(env: &Env) -> String {
     let mut seed = [0; 32];
-    env.entropy.fill(&mut seed);
+    env.secrets.fill(&mut seed);
     format!("{ALGORITHM} {} {}\n", env.random_string(6), hashes::encode_base64(&seed))
 }
 

@@ -24,6 +24,8 @@ pub struct Source {
     pub text: Option<String>,
     /// Environment variables; those without our prefix are left alone. They win over all else.
     pub environment: Vec<(String, String)>,
+    /// Test mode, whatever they say: `--test-mode`.
+    pub test_mode: bool,
 }
 
 impl Source {
@@ -32,7 +34,7 @@ impl Source {
     pub fn process(file: Option<PathBuf>) -> Self {
         let text = |text: OsString| text.into_string().ok();
         let environment = std::env::vars_os().filter_map(|(k, v)| Some((text(k)?, text(v)?)));
-        Self { file, text: None, environment: environment.collect() }
+        Self { file, environment: environment.collect(), ..Self::default() }
     }
 
     /// A text alone.
@@ -73,6 +75,9 @@ pub(super) fn read(source: &Source) -> Result<Raw, ConfigError> {
         let value = variable(&default, name, &key, text)?;
         figment = figment.merge((key.clone(), value));
         variables.push(Variable { name: name.clone(), key });
+    }
+    if source.test_mode {
+        figment = figment.merge(("server.test_mode", true));
     }
     figment.extract().map_err(|error| explain(error, &variables, "the configuration"))
 }

@@ -27,6 +27,7 @@ pub(crate) struct Raw {
     pub(crate) memory: Memory,
     pub(crate) threads: Threads,
     pub(crate) log: Log,
+    pub(crate) test: Test,
 }
 
 /// `[server]`
@@ -263,4 +264,14 @@ pub(crate) struct Log {
     pub(crate) level: String,
     pub(crate) format: LogFormat,
     pub(crate) requests: bool,
+}
+
+/// `[test]`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Test {
+    pub(crate) seed: u64,
+    pub(crate) flush_delay_ms: u64,
+    pub(crate) failing_flushes: i64,
+    pub(crate) failing_writes: i64,
 }

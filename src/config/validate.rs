@@ -1,6 +1,7 @@
 //! From what is written to what makes sense.
 
 mod federation;
+mod test;
 mod turn;
 
 use std::{
@@ -14,6 +15,8 @@ use ruma::{
     api::client::discovery::discover_support::Contact, serde::Base64,
 };
 
+pub(super) use self::test::check_listeners;
+pub(crate) use self::test::faults;
 use super::{
     Config, ConfigError, DataDir, ListenerConfig, LogConfig, MemoryConfig, Policy, PresenceConfig,
     RegistrationConfig, RegistrationMode, RoomsConfig, ServerConfig, ServerNoticesConfig,
@@ -39,12 +42,14 @@ fn wrong<T>(key: &str, what: impl std::fmt::Display) -> Checked<T> {
 
 pub(super) fn validate(raw: Raw) -> Checked<Config> {
     let server = server(raw.server)?;
-    let listeners = listeners(raw.listeners, server.test_mode)?;
+    let listeners = listeners(raw.listeners)?;
+    check_listeners(&listeners, server.test_mode)?;
     Ok(Config {
         rate_limits: rate_limits(&raw.limits, server.test_mode)?,
         max_client_body: body("limits.max_client_body", raw.limits.max_client_body)?,
         max_federation_body: body("limits.max_federation_body", raw.limits.max_federation_body)?,
         server_notices: server_notices(raw.server_notices, &server.name)?,
+        test: test::test(raw.test, &server)?,
         server,
         listeners,
         registration: registration(raw.registration)?,
@@ -124,14 +129,14 @@ fn ranges(key: &str, texts: &[String]) -> Checked<Vec<IpNet>> {
     texts.iter().map(parse).collect()
 }
 
-fn listeners(raw: Vec<raw::Listener>, test_mode: bool) -> Checked<Vec<ListenerConfig>> {
+fn listeners(raw: Vec<raw::Listener>) -> Checked<Vec<ListenerConfig>> {
     if raw.is_empty() {
         return wrong("listeners", "there is none; write at least one [[listeners]]");
     }
     let listeners: Vec<ListenerConfig> = raw
         .into_iter()
         .enumerate()
-        .map(|(number, raw)| listener(number, raw, test_mode))
+        .map(|(number, raw)| listener(number, raw))
         .collect::<Checked<_>>()?;
     for (number, listener) in listeners.iter().enumerate() {
         let address = listener.address;
@@ -142,7 +147,7 @@ fn listeners(raw: Vec<raw::Listener>, test_mode: bool) -> Checked<Vec<ListenerCo
     Ok(listeners)
 }
 
-fn listener(number: usize, raw: raw::Listener, test_mode: bool) -> Checked<ListenerConfig> {
+fn listener(number: usize, raw: raw::Listener) -> Checked<ListenerConfig> {
     let key = |name: &str| format!("listeners[{number}].{name}");
     let Ok(ip) = raw.address.parse::<IpAddr>() else {
         return wrong(
@@ -153,14 +158,6 @@ fn listener(number: usize, raw: raw::Listener, test_mode: bool) -> Checked<Liste
             ),
         );
     };
-    if test_mode && !ip.is_loopback() {
-        return wrong(
-            &key("address"),
-            format_args!(
-                "others can reach {ip}, and server.test_mode is on; use 127.0.0.1 or turn it off"
-            ),
-        );
-    }
     if raw.apis.is_empty() {
         return wrong(
             &key("apis"),

@@ -134,6 +134,7 @@ impl Launch {
 
     fn prepare(self) -> Result<Prepared, StartError> {
         let Self { config, env, transport, has_doors } = self;
+        config.check_test_mode().map_err(|error| StartError::Part(error.to_string()))?;
         let bound = listen::bind(&config.listeners)?;
         let metrics = Metrics::new()?;
         let (stop, stopping) = watch::channel(false);

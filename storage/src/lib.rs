@@ -6,6 +6,7 @@
 mod backup;
 mod codec;
 mod error;
+pub mod faults;
 pub mod fs;
 mod index;
 pub mod key_file;
