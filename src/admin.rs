@@ -11,6 +11,7 @@ mod room_list;
 mod room_shape;
 pub mod rooms;
 pub mod server_notices;
+pub mod testing;
 mod user_list;
 pub mod users;
 pub mod version;

@@ -9,12 +9,13 @@ mod receiving;
 mod scrape;
 mod sending;
 mod serving;
+mod testing;
 
 use std::sync::Arc;
 
 use parlour_actors::{Engine, EngineOptions, RoomLimits, presence::PresenceOptions};
 use parlour_event::RoomVersion;
-use parlour_storage::StoreOptions;
+use parlour_storage::{StoreOptions, faults::Faults};
 
 use self::federation::Network;
 pub use self::scrape::{Looks, metrics_routes};
@@ -85,8 +86,9 @@ use crate::{
 /// # Errors
 /// A part does not start.
 pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
-    let engine = start_engine(&boot).await?;
-    match put_together(&boot, &engine).await {
+    let faults = testing::faults(&boot);
+    let engine = start_engine(&boot, faults.as_ref()).await?;
+    match put_together(&boot, &engine, faults).await {
         Ok(service) => Ok(service),
         Err(error) => {
             // The data are free for the next try at once.
@@ -96,7 +98,12 @@ pub async fn assemble(boot: Boot) -> Result<Service, StartError> {
     }
 }
 
-async fn put_together(boot: &Boot, engine: &Engine) -> Result<Service, StartError> {
+async fn put_together(
+    boot: &Boot,
+    engine: &Engine,
+    faults: Option<Faults>,
+) -> Result<Service, StartError> {
+    testing::check_seed(boot, engine).await?;
     let view = View::of(engine, boot.env.clock.clone());
     let counts = UnreadCounts::new(engine.users.clone());
     let network = Network::start(boot, engine)?;
@@ -109,7 +116,9 @@ async fn put_together(boot: &Boot, engine: &Engine) -> Result<Service, StartErro
     let accounts = accounts(boot, engine)?;
     let notices = operators::notices(boot, engine).await?;
     let looks = Looks { rooms: Some(engine.rooms.clone()), queues: Some(network.queues.clone()) };
+    let (test_routes, bulk) = testing::routes(boot, engine, &view, &accounts, faults)?;
     let routes = discovery_routes(boot)
+        .and(test_routes)
         .and(account_routes(boot, engine, &accounts))
         .and(operators::admin_routes(boot, engine, &view, accounts, notices))
         .and(profile::routes(profiles.clone()))
@@ -133,6 +142,9 @@ async fn put_together(boot: &Boot, engine: &Engine) -> Result<Service, StartErro
         .servers(Arc::new(network.auth(boot)));
     let engine = engine.clone();
     Ok(service.on_stop(move || async move {
+        if let Some(bulk) = bulk {
+            bulk.stop().await;
+        }
         inbox.iter().for_each(Inbox::stop);
         network.stop().await;
         engine.stop().await;
@@ -365,13 +377,14 @@ fn default_version(config: &Config) -> Result<&'static RoomVersion, StartError> 
 }
 
 /// Opens storage and starts the actors.
-async fn start_engine(boot: &Boot) -> Result<Engine, StartError> {
+async fn start_engine(boot: &Boot, faults: Option<&Faults>) -> Result<Engine, StartError> {
     let (config, clock) = (&boot.config, boot.env.clock.clone());
     let storage = match &config.server.data {
         DataDir::Memory => None,
         DataDir::Path(dir) => Some(StoreOptions {
             cache_bytes: config.memory.index_cache,
             clock: Some(Arc::new(move || clock.monotonic())),
+            files: testing::files(faults),
             ..StoreOptions::new(dir)
         }),
     };

@@ -13,6 +13,7 @@
 //! | [`reports`] | process | what users find inappropriate |
 //! | [`room_orders`] | process | rooms that operators block or delete |
 //! | [`notices`] | process | what the server itself says to users |
+//! | [`bulk`] | process | users, rooms and history that load tests begin with |
 //! | [`stored_tokens`] | process | registration tokens that operators hand out |
 //! | [`typing`] | process | who is typing |
 //! | [`keyring`] | process | which keys other servers sign with |
@@ -25,6 +26,7 @@
 //! Messages go down (a request asks a room, a room asks the persister); news go up (the persister
 //! tells rooms and the notifier). Nobody waits for somebody who may wait for them.
 
+pub mod bulk;
 pub mod changes;
 pub mod commit;
 pub mod delayed;

@@ -5,6 +5,7 @@
 //! at once.
 
 mod federation;
+mod many;
 mod policy;
 
 use std::{

@@ -18,6 +18,7 @@ mod entrance;
 mod guests;
 mod history;
 mod local;
+pub(crate) mod many;
 mod member;
 pub(crate) mod messages;
 mod openness;
@@ -399,6 +400,7 @@ fn compute(core: &mut RoomCore, input: Input) -> Result<Computed, RoomError> {
         Input::Template(event) => Ok(Computed::Done(Output::Template(core.template(*event)?))),
         Input::Propose(event) => Ok(Computed::Done(core.propose(*event)?)),
         Input::Built(built) => Ok(core.built(*built)?.into()),
+        Input::Many(events) => Ok(many::at_once(core, events)),
     }
 }
 
@@ -420,7 +422,8 @@ fn suspect(input: &Input) -> Option<OwnedEventId> {
         | Input::Outliers(_)
         | Input::Backfill(_)
         | Input::Template(_)
-        | Input::Propose(_) => None,
+        | Input::Propose(_)
+        | Input::Many(_) => None,
     }
 }
 

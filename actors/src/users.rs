@@ -7,6 +7,7 @@
 mod account_data;
 mod account_list;
 mod accounts;
+mod bulk;
 mod chores;
 mod deactivate;
 mod dehydrated;
@@ -57,7 +58,7 @@ pub use self::{
         Claimed, CrossSigningKeys, DeviceChange, KEY_USAGES, Kept, KeyError, KeysById,
         MAX_KNOWN_DEVICES, NewKeys, NewSignature, RemoteUserKeys, SigningError, Told,
     },
-    profile::{ProfileChange, ProfileError},
+    profile::{ProfileChange, ProfileError, add_profile},
     push_rules::{PUSH_RULES, PushRulesError, RulePlace},
     receipts::NewReceipt,
     sessions::{AccountStanding, Login, NewDevice, RefreshError, Session, Standing, TokenKind},
@@ -183,6 +184,16 @@ impl Users {
         E: From<UserError> + Send + 'static,
         F: FnOnce(&Store) -> Result<Decision<T>, E> + Send + 'static,
     {
+        self.change_in(shard_of(user), decide).await
+    }
+
+    /// The same for all users of a shard.
+    async fn change_in<T, E, F>(&self, shard: usize, decide: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<UserError> + Send + 'static,
+        F: FnOnce(&Store) -> Result<Decision<T>, E> + Send + 'static,
+    {
         let Ok(_permit) = self.queue.clone().try_acquire_owned() else {
             return Err(UserError::Busy.into());
         };
@@ -208,15 +219,15 @@ impl Users {
                 None
             }
         };
-        self.shard(user).do_send(Work(Box::new(work)));
+        self.shards[shard].do_send(Work(Box::new(work)));
         answer.await.unwrap_or_else(|_| Err(UserError::from(PersistError::Stopped).into()))
     }
+}
 
-    fn shard(&self, user: &str) -> &Addr<Shard> {
-        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(user);
-        let index = usize::try_from(hash % SHARDS as u64).expect("less than the number of shards");
-        &self.shards[index]
-    }
+/// Which actor serialises a user's changes.
+fn shard_of(user: &str) -> usize {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(user);
+    usize::try_from(hash % SHARDS as u64).expect("less than the number of shards")
 }
 
 type DoneWriting = Box<dyn FnOnce(Result<StreamPos, PersistError>) + Send>;

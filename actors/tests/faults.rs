@@ -4,8 +4,6 @@
 mod support;
 
 use std::{
-    io,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +17,8 @@ use parlour_actors::{
 };
 use parlour_storage::{
     StoreOptions,
-    fs::{FileLock, FileSystem, RealFiles, StorageFile},
+    faults::{Failing, FaultPlan, Faults},
+    fs::RealFiles,
 };
 use support::{create, member, message, options};
 
@@ -65,95 +64,18 @@ async fn a_panic_costs_one_request_and_no_other() {
     engine.stop().await;
 }
 
-/// A disk that refuses to make anything durable when a test tells it to.
-#[derive(Debug, Clone, Default)]
-struct FailingFiles {
-    failing: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct FailingFile {
-    inner: Arc<dyn StorageFile>,
-    failing: Arc<AtomicBool>,
-}
-
-impl FailingFiles {
-    fn wrap(&self, inner: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
-        Arc::new(FailingFile { inner, failing: self.failing.clone() })
-    }
-}
-
-impl FileSystem for FailingFiles {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        RealFiles.create_dir_all(dir)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        RealFiles.list(dir)
-    }
-
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(self.wrap(RealFiles.create(path)?))
-    }
-
-    fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(self.wrap(RealFiles.open(path, write)?))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealFiles.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealFiles.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealFiles.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
-        RealFiles.lock(path)
-    }
-}
-
-impl StorageFile for FailingFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.inner.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        match self.failing.load(Ordering::SeqCst) {
-            true => Err(io::Error::from(io::ErrorKind::StorageFull)),
-            false => self.inner.write_at(data, offset),
-        }
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.inner.truncate(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.inner.sync()
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-}
-
 #[actix::test]
 async fn a_full_disk_refuses_loudly_and_the_room_goes_on_when_there_is_room_again() {
     let dir = tempfile::tempdir().unwrap();
-    let files = FailingFiles::default();
+    let faults = Faults::default();
+    let files = faults.of(Arc::new(RealFiles));
     let mut failing = options(None, RoomLimits::default());
-    failing.storage =
-        Some(StoreOptions { files: Arc::new(files.clone()), ..StoreOptions::new(dir.path()) });
+    failing.storage = Some(StoreOptions { files, ..StoreOptions::new(dir.path()) });
     let engine = Engine::start(failing).await.unwrap();
     let room = create(&engine, "12").await;
     let before = engine.rooms.send(&room, message("alice", "before")).await.unwrap();
 
-    files.failing.store(true, Ordering::SeqCst);
+    faults.set(FaultPlan { failing_writes: Failing::Always, ..FaultPlan::default() });
     let sends =
         (0..10).map(|number| engine.rooms.send(&room, message("alice", &format!("{number}"))));
     for result in futures_util::future::join_all(sends).await {
@@ -161,7 +83,7 @@ async fn a_full_disk_refuses_loudly_and_the_room_goes_on_when_there_is_room_agai
     }
     assert_eq!(engine.changes.current(), before.pos, "nothing was announced");
 
-    files.failing.store(false, Ordering::SeqCst);
+    faults.set(FaultPlan::default());
     let after = engine.rooms.send(&room, message("alice", "after")).await.unwrap();
     assert_eq!(after.pos.0, before.pos.0 + 1);
     let num = engine.store.event_num(after.event_id.as_str()).unwrap().unwrap();

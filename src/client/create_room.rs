@@ -4,6 +4,7 @@
 
 mod plan;
 pub(crate) mod power;
+pub(crate) mod public;
 
 use std::{sync::Arc, time::Duration};
 

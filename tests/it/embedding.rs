@@ -298,3 +298,11 @@ fn an_idle_server_costs_little() {
     measure(20, 1, one);
     measure(20, 12, many);
 }
+
+#[test]
+fn a_server_in_test_mode_is_not_for_others() {
+    let open = "0.0.0.0:0".parse().unwrap();
+    let builder = small("near.test").test_mode().listen(open, [Api::Client]);
+    let refused = builder.start_blocking().unwrap_err().to_string();
+    assert!(refused.contains("0.0.0.0") && refused.contains("test mode"), "{refused}");
+}

@@ -30,6 +30,7 @@ pub(super) enum Answer {
     Born(OwnedEventId, #[allow(dead_code, reason = "it is held")] Option<AliasClaim>),
     Received(Verdict),
     Backfilled(Vec<Verdict>),
+    Many(Vec<Result<OwnedEventId, RoomError>>),
     Done,
 }
 
@@ -116,6 +117,7 @@ impl Waiter {
             }
             Answer::Received(verdict) => Output::Received(verdict),
             Answer::Backfilled(verdicts) => Output::Backfilled(verdicts),
+            Answer::Many(taken) => Output::Many(taken),
             Answer::Done => Output::Done,
         });
         // Whoever asked may have gone; then the answer concerns nobody.

@@ -228,6 +228,8 @@ pub(crate) enum Input {
     Propose(Box<LocalEvent>),
     /// Take in a local user's event that was built before.
     Built(Box<Built>),
+    /// Send local users' events, one after the other; those that are refused are left out.
+    Many(Vec<LocalEvent>),
 }
 
 /// What a new room begins with.
@@ -248,6 +250,7 @@ pub(crate) enum Output {
     Sent(Sent),
     Received(Verdict),
     Backfilled(Vec<Verdict>),
+    Many(Vec<Result<OwnedEventId, RoomError>>),
     Template(Template),
     Proposed(Arc<Pdu>),
     /// The room's policy server has to sign it first.

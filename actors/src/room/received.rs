@@ -88,7 +88,8 @@ impl RoomCore {
             | Input::Guest(_)
             | Input::Profile(_)
             | Input::Template(_)
-            | Input::Propose(_) => self.tips.len() > MAX_PREV_EVENTS,
+            | Input::Propose(_)
+            | Input::Many(_) => self.tips.len() > MAX_PREV_EVENTS,
             Input::Birth(_) => false,
             Input::Received(pdu) | Input::Unwanted(pdu) | Input::Bring(pdu, _) => {
                 !self.continues(pdu)

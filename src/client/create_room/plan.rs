@@ -138,13 +138,8 @@ impl<'a> Wish<'a> {
             let message = "`m.federate`, `type` or `predecessor` has the wrong type";
             return Err(ApiError::bad_json(message));
         }
-        let rules = &self.version.rules().authorization;
-        content.remove("creator");
-        if !rules.use_room_create_sender {
-            content.insert("creator".to_owned(), self.creator.as_str().into());
-        }
-        content.insert("room_version".to_owned(), self.version.id().as_str().into());
-        if rules.additional_room_creators {
+        fill_create_content(self.version, self.creator, &mut content);
+        if self.version.rules().authorization.additional_room_creators {
             self.add_creators(&mut content)?;
         }
         Ok(content)
@@ -230,15 +225,7 @@ impl<'a> Wish<'a> {
 
     /// What the preset says and `initial_state` does not.
     fn preset_events(&self, initial: &[Initial]) -> Vec<LocalEvent> {
-        let (join_rule, guest_access) = match self.preset {
-            RoomPreset::PublicChat => ("public", "forbidden"),
-            _ => ("invite", "can_join"),
-        };
-        let rules = [
-            ("m.room.join_rules", "join_rule", join_rule),
-            ("m.room.history_visibility", "history_visibility", "shared"),
-            ("m.room.guest_access", "guest_access", guest_access),
-        ];
+        let rules = rules_of(&self.preset);
         let is_given = |kind: &str| initial.iter().any(|event| event.is(kind));
         let rules = rules.into_iter().filter(|(event_type, ..)| !is_given(event_type));
         rules
@@ -322,6 +309,28 @@ impl Initial {
     fn is(&self, event_type: &str) -> bool {
         self.event_type == event_type && self.state_key.is_empty()
     }
+}
+
+/// What of `m.room.create` is the server's to say.
+pub(super) fn fill_create_content(version: &RoomVersion, creator: &UserId, content: &mut Object) {
+    content.remove("creator");
+    if !version.rules().authorization.use_room_create_sender {
+        content.insert("creator".to_owned(), creator.as_str().into());
+    }
+    content.insert("room_version".to_owned(), version.id().as_str().into());
+}
+
+/// The rules of a preset: event type, and the member of its content.
+pub(super) fn rules_of(preset: &RoomPreset) -> [(&'static str, &'static str, &'static str); 3] {
+    let (join_rule, guest_access) = match preset {
+        RoomPreset::PublicChat => ("public", "forbidden"),
+        _ => ("invite", "can_join"),
+    };
+    [
+        ("m.room.join_rules", "join_rule", join_rule),
+        ("m.room.history_visibility", "history_visibility", "shared"),
+        ("m.room.guest_access", "guest_access", guest_access),
+    ]
 }
 
 /// Without a preset, the visibility decides.

@@ -1,7 +1,10 @@
 //! One change of one membership, whichever endpoint asks for it.
 
 use actix_web::http::StatusCode;
-use parlour_actors::{LocalEvent, Rooms, Sent, users::Users};
+use parlour_actors::{
+    LocalEvent, Rooms, Sent,
+    users::{Users, add_profile},
+};
 use parlour_event::{
     content::{MemberContent, Membership},
     json::{Object, Value},
@@ -291,12 +294,8 @@ impl Members {
 
     /// Adds name and avatar of a local user where the content does not say them.
     pub(crate) fn add_profile(&self, user: &UserId, content: &mut Object) -> Result<(), ApiError> {
-        let Some(account) = self.users.account(user.as_str())? else { return Ok(()) };
-        let profile = [("displayname", account.display_name), ("avatar_url", account.avatar_url)];
-        for (key, value) in profile {
-            if let Some(value) = value {
-                content.entry(key.to_owned()).or_insert_with(|| value.into());
-            }
+        if let Some(account) = self.users.account(user.as_str())? {
+            add_profile(&account, content);
         }
         Ok(())
     }

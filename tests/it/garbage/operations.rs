@@ -56,7 +56,7 @@ fn dehydrated() -> Value {
 }
 
 /// The endpoints of operators' tools.
-const OPERATORS: [(&str, &str); 42] = [
+const OPERATORS: [(&str, &str); 48] = [
     ("GET", "/_synapse/admin/v1/server_version"),
     ("GET", "/_synapse/admin/v2/users"),
     ("GET", "/_synapse/admin/v3/users"),
@@ -99,6 +99,12 @@ const OPERATORS: [(&str, &str); 42] = [
     ("POST", "/_synapse/admin/v1/federation/destinations/{destination}/reset_connection"),
     ("POST", "/_synapse/admin/v1/send_server_notice"),
     ("PUT", "/_synapse/admin/v1/send_server_notice/{txn_id}"),
+    ("POST", "/_parlour/test/v1/bulk"),
+    ("GET", "/_parlour/test/v1/bulk/{job_id}"),
+    ("DELETE", "/_parlour/test/v1/bulk/{job_id}"),
+    ("POST", "/_parlour/test/v1/logins"),
+    ("GET", "/_parlour/test/v1/faults"),
+    ("PUT", "/_parlour/test/v1/faults"),
 ];
 
 /// The same with bodies.
@@ -121,6 +127,9 @@ fn operators() -> Vec<(&'static str, &'static str, Value)> {
         ("v1/rooms/{room_id}/block", "PUT", json!({ "block": true })),
         ("v1/rooms/{room_id}", "DELETE", delete.clone()),
         ("v2/rooms/{room_id}", "DELETE", delete),
+        ("test/v1/bulk", "POST", json!({ "users": 1, "rooms": 1, "members": 1, "messages": 1 })),
+        ("test/v1/logins", "POST", json!({ "users": ["@a:b"] })),
+        ("test/v1/faults", "PUT", json!({ "failing_writes": 0 })),
         ("v1/send_server_notice", "POST", notice.clone()),
         ("v1/send_server_notice/{txn_id}", "PUT", notice),
     ];
@@ -221,7 +230,10 @@ pub(super) fn operations() -> &'static [Operation] {
 /// Starts a server in this process, only to ask for its table.
 fn registered() -> Vec<(String, &'static str)> {
     let text = r#"
-        server = { name = "localhost", data_dir = "memory", public_url = "http://localhost/" }
+        server.name = "localhost"
+        server.data_dir = "memory"
+        server.public_url = "http://localhost/"
+        server.test_mode = true
         listeners = [{ address = "127.0.0.1", port = 0, apis = ["client", "admin"] }]
     "#;
     let (tell, told) = mpsc::channel();

@@ -198,6 +198,7 @@ impl Server {
             }
             Pending::Received(verdict) => Output::Received(verdict),
             Pending::Backfilled(verdicts) => Output::Backfilled(verdicts),
+            Pending::Many(taken) => Output::Many(taken),
             Pending::Done => Output::Done,
         })
     }
