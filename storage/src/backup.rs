@@ -63,9 +63,8 @@ pub fn backup(
         let mut len = source.len();
         if at + 1 == loaded.segments.len() && source.table().is_none() {
             // A commit may be on its way into it.
-            if let Tail::Torn(_, whole) = open::find_tail(source, len)? {
-                len = whole;
-            }
+            let (Tail::Torn(_, whole) | Tail::Whole(_, whole)) = open::find_tail(source, len)?;
+            len = whole;
         }
         if len > format::HEADER_LEN {
             let path = log.join(format::file_name(source.header.number));

@@ -3,6 +3,8 @@
 //! Payload: the number of operations, the operations, the announcement. Numbers are LEB128 varints,
 //! byte strings are preceded by their length. Decoding takes any bytes and never panics.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes};
 use parlour_event::StreamPos;
 
@@ -231,15 +233,21 @@ impl Reader<'_> {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    fn byte_string(&mut self) -> Result<(Bytes, u32), String> {
+    /// Where the next byte string is.
+    pub(crate) fn span(&mut self) -> Result<Range<usize>, String> {
         let len = self.varint()?;
         let left = self.bytes.len() - self.at;
         let len = usize::try_from(len).ok().filter(|len| *len <= left);
         let len = len.ok_or("a length that reaches past the end")?;
-        let at = u32::try_from(self.at).map_err(|_| "it is too long")?;
-        let bytes = self.bytes.slice(self.at..self.at + len);
-        self.at += len;
-        Ok((bytes, at))
+        let span = self.at..self.at + len;
+        self.at = span.end;
+        Ok(span)
+    }
+
+    fn byte_string(&mut self) -> Result<(Bytes, u32), String> {
+        let span = self.span()?;
+        let at = u32::try_from(span.start).map_err(|_| "it is too long")?;
+        Ok((self.bytes.slice(span), at))
     }
 
     fn blob_ref(&mut self) -> Result<BlobRef, String> {

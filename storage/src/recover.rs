@@ -14,11 +14,12 @@ use parlour_event::StreamPos;
 use crate::{
     Direction, Index, Log, Progress, StorageError, StoreOptions,
     backup::remove_index,
-    index::{IndexBatch, buffered::BufferedIndex},
+    index::{IndexBatch, blocks::BlockIndex, buffered::BufferedIndex},
     log::{
         End,
         file::{FileLog, FileLogOptions},
     },
+    schema::keys,
     store::{Shared, add_located},
 };
 
@@ -118,7 +119,7 @@ fn settle(
             tracing::debug!(through = %applied.pos, "the index makes room for a new one");
             drop(index);
             remove_index(options)?;
-            Ok((options.index.open(&options.index_dir(), cache_bytes)?, End::default()))
+            Ok((open_index(options, cache_bytes)?, End::default()))
         }
         Ok((index, applied)) => {
             if applied == End::default() && log_end != applied {
@@ -174,9 +175,15 @@ fn open_candidate(
     if suspect_path(&options.dir).exists() {
         return Err(StorageError::Index("it failed while it was used".to_owned()));
     }
-    let index = options.index.open(&options.index_dir(), cache_bytes)?;
+    let index = open_index(options, cache_bytes)?;
     let applied = index.applied()?.unwrap_or_default();
     Ok((index, applied))
+}
+
+/// Opens the engine's index and has the keys that come in rows kept in blocks.
+fn open_index(options: &StoreOptions, cache_bytes: u64) -> Result<Box<dyn Index>, StorageError> {
+    let engine = options.index.open(&options.index_dir(), cache_bytes)?;
+    Ok(Box::new(BlockIndex::new(engine, keys::row)))
 }
 
 /// Puts an empty index in the place of one that cannot be trusted.
@@ -192,7 +199,7 @@ fn replace_index(
     // Only now: if this start is cut short, the next one must not trust what it finds.
     remove_if_there(&suspect_path(&options.dir))?;
     recovery.rebuilt = Some(why);
-    options.index.open(&dir, cache_bytes)
+    open_index(options, cache_bytes)
 }
 
 /// Removes a file that may be missing.

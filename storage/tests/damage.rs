@@ -129,6 +129,40 @@ fn a_flipped_bit_anywhere_is_found() {
 }
 
 #[test]
+fn zeros_written_ahead_are_no_records() {
+    let files = SimFs::default();
+    let options = StoreOptions { segment_bytes: 1 << 20, ..sim_options(&files) };
+    let mut model = Model::default();
+    let (store, mut writer) = Store::open(options.clone()).unwrap();
+    fill(&mut writer, &mut model, &mut rng(3), 10);
+    // What a kill leaves: nobody closed anything.
+    let (killed, cut) = (files.fork(), files.fork());
+    let content = files.read(&segment(1));
+    let used = content.len() - content.iter().rev().take_while(|byte| **byte == 0).count();
+    assert!(used < content.len() / 2, "{used} of {}", content.len());
+    drop(store);
+    writer.close();
+    assert!(files.read(&segment(1)).len() < used + 8, "a stopped server leaves no zeros");
+
+    let options_of =
+        |files: &SimFs| StoreOptions { files: Arc::new(files.clone()), ..options.clone() };
+    let (store, mut writer) = Store::open(options_of(&killed)).unwrap();
+    assert_eq!(store.recovery().torn_bytes, None);
+    model.check(&store);
+    fill(&mut writer, &mut model.clone(), &mut rng(4), 3);
+
+    // Something else than zeros there was part of no commit that was acknowledged.
+    let mut content = content;
+    content[used + 1000] = 1;
+    cut.write(&segment(1), content);
+    let (store, mut writer) = Store::open(options_of(&cut)).unwrap();
+    assert!(store.recovery().torn_bytes.is_some());
+    model.check(&store);
+    fill(&mut writer, &mut model, &mut rng(5), 3);
+    model.check(&store);
+}
+
+#[test]
 fn a_missing_segment_is_found() {
     use parlour_storage::fs::FileSystem;
     let (files, ..) = log(8);

@@ -7,6 +7,8 @@
 //! record   = crc:u32 len:u32 pos:u64 chain:u32 behind:u32 payload            (24 bytes + len)
 //! ```
 //!
+//! Behind the records of the segment that is being written, zeros are written ahead of those to come.
+//!
 //! Numbers are little-endian. `chain` is the checksum of the record before. `behind` says how far
 //! behind `pos` the log was durable when this record was written: it tells a torn group (nothing of
 //! it was acknowledged) from damage to what had been durable.

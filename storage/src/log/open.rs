@@ -172,7 +172,10 @@ pub(crate) fn scan_whole(segment: &Segment) -> Result<End, StorageError> {
     loop {
         match scanner.step()? {
             Step::Record(record) => segment.mark(record.header.pos, record.offset),
-            Step::End => return Ok(scanner.end()),
+            Step::End => {
+                segment.set_len(scanner.offset());
+                return Ok(scanner.end());
+            }
             Step::Bad { offset, what } => {
                 return Err(segment.fault(offset, scanner.end().pos, Fault::Bad(what)));
             }
@@ -183,8 +186,9 @@ pub(crate) fn scan_whole(segment: &Segment) -> Result<End, StorageError> {
 /// How a plain last segment ends.
 #[derive(Debug)]
 pub(crate) enum Tail {
-    /// With a whole record.
-    Whole(End),
+    /// With a whole record. The next one would begin at this offset; what is there are zeros that
+    /// were written ahead.
+    Whole(End, u64),
     /// With a group that was being written when the process or the machine stopped. It begins at
     /// this offset; nothing of it was acknowledged.
     Torn(End, u64),
@@ -200,7 +204,7 @@ pub(crate) fn find_tail(segment: &Segment, len: u64) -> Result<Tail, StorageErro
     loop {
         match scanner.step()? {
             Step::Record(record) => segment.mark(record.header.pos, record.offset),
-            Step::End => return Ok(Tail::Whole(scanner.end())),
+            Step::End => return Ok(Tail::Whole(scanner.end(), scanner.offset())),
             Step::Bad { offset, what } => {
                 let end = scanner.end();
                 while let Some(later) = scanner.resync()? {
@@ -222,19 +226,19 @@ fn recover_tail(
 ) -> Result<(End, Option<u64>), StorageError> {
     let what = |what: &str| format!("{what} the last log segment in {}", options.dir.display());
     let len = segment.len();
-    let (end, torn) = match find_tail(segment, len)? {
-        Tail::Whole(end) => (end, None),
-        Tail::Torn(end, offset) if end.pos < options.durable => {
-            let what = format!("the index knows of commits up to {}", options.durable);
-            return Err(segment.fault(offset, end.pos, Fault::Bad(what)));
-        }
-        Tail::Torn(end, offset) => (end, Some(offset)),
+    let (end, offset, is_torn) = match find_tail(segment, len)? {
+        Tail::Whole(end, offset) => (end, offset, false),
+        Tail::Torn(end, offset) => (end, offset, true),
     };
+    if offset < len && end.pos < options.durable {
+        let what = format!("the index knows of commits up to {}", options.durable);
+        return Err(segment.fault(offset, end.pos, Fault::Bad(what)));
+    }
+    segment.set_len(offset);
     let Some(file) = segment.plain_file() else { return Ok((end, None)) };
-    if let Some(offset) = torn {
+    if is_torn {
         file.truncate(offset).map_err(|error| StorageError::io(what("cutting"), error))?;
-        segment.set_len(offset);
     }
     file.sync().map_err(|error| StorageError::io(what("flushing"), error))?;
-    Ok((end, torn.map(|offset| len - offset)))
+    Ok((end, is_torn.then_some(len - offset)))
 }

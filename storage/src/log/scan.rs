@@ -34,7 +34,8 @@ impl RawRecord {
 pub(crate) enum Step {
     /// The next record.
     Record(RawRecord),
-    /// There are no more bytes.
+    /// There are no more records: no more bytes, or only the zeros that were written ahead of
+    /// records.
     End,
     /// The bytes here are not the next record. The walk stays here.
     Bad { offset: u64, what: String },
@@ -103,9 +104,29 @@ impl<S: std::ops::Deref<Target = Segment>> Scanner<S> {
                     Ok(Step::Record(record))
                 }
             },
+            Err(Fault::Bad(_)) if self.only_zeros_follow() => Ok(Step::End),
             Err(Fault::Bad(what)) => Ok(Step::Bad { offset: self.offset, what }),
             Err(fault) => Err(fault_error(self.segment.header.number, self.offset, end.pos, fault)),
         }
+    }
+
+    /// Whether nothing but zeros lies between here and the limit. What can't be read is no zero.
+    fn only_zeros_follow(&mut self) -> bool {
+        let mut at = self.offset;
+        while at < self.limit {
+            let len = (self.limit - at).min(WINDOW);
+            let Ok(bytes) = self.bytes(at, usize::try_from(len).unwrap_or(0)) else { return false };
+            if bytes.iter().any(|byte| *byte != 0) {
+                return false;
+            }
+            at += len;
+        }
+        true
+    }
+
+    /// Where the next record is, or would be.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn pass(&mut self, record: &RawRecord) {

@@ -184,6 +184,16 @@ pub fn event(num: EventNum) -> Bytes {
     KeyBuilder::new(EVENT).number(num.0).build()
 }
 
+/// The keys that every event adds stand in rows: one of all events, and some for each room. Returns
+/// how many bytes the keys of such a row have in common.
+pub(crate) fn row(key: &[u8]) -> Option<usize> {
+    match *key.first()? {
+        EVENT => Some(1),
+        TIMELINE | GRAPH | EVENT_TIME => Some(1 + size_of::<u64>()),
+        _ => None,
+    }
+}
+
 /// [`EVENT_ID`]
 #[must_use]
 pub fn event_id(id: &str) -> Bytes {
