@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    num::NonZeroUsize,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -37,7 +36,7 @@ use crate::{
 
 /// How many parsed events a room keeps for auth checks: the power levels, join rules, create event
 /// and the members who are speaking.
-const CACHED_EVENTS: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
+const CACHED_EVENTS: usize = 128;
 
 /// What every room needs from the rest of the server.
 #[derive(Debug, Clone)]
@@ -199,7 +198,7 @@ impl RoomCore {
             pending: HashMap::new(),
             pending_ids: HashMap::new(),
             unsettled: Unsettled::default(),
-            events: LruCache::new(CACHED_EVENTS),
+            events: LruCache::unbounded(),
             policy: None,
             cover: AuthCover::new(),
             broken: Arc::default(),
@@ -319,8 +318,19 @@ impl RoomCore {
             return Ok(pdu.clone());
         }
         let (pdu, _) = self.stored(num)?;
-        self.events.put(num, pdu.clone());
+        self.cache(num, &pdu);
         Ok(pdu)
+    }
+
+    /// Keeps a state event at hand. Others are hardly asked for again, and would only drive those
+    /// out that allow everybody's next event.
+    pub(crate) fn cache(&mut self, num: EventNum, pdu: &Arc<Pdu>) {
+        if pdu.state_key().is_some() {
+            self.events.put(num, pdu.clone());
+            if self.events.len() > CACHED_EVENTS {
+                self.events.pop_lru();
+            }
+        }
     }
 
     /// The number of an event id, durable or not.

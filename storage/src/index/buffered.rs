@@ -19,10 +19,10 @@ use super::{Direction, Index, IndexBatch, KeyRange, is_empty_range, without_own_
 use crate::{StorageError, log::End};
 
 /// How long changes are collected before the engine gets them.
-const COLLECT: Duration = Duration::from_millis(50);
+const COLLECT: Duration = Duration::from_millis(100);
 
 /// So many changed keys are not collected any further: readers wait while sled takes a batch.
-const ENOUGH: usize = 1_024;
+const ENOUGH: usize = 4_096;
 
 /// How many changed keys may wait in memory; whoever brings more waits until the engine has caught
 /// up. As many again may be on their way into the engine.
