@@ -36,16 +36,26 @@ pub struct Notifier {
     /// The feeds, for those who ask for one.
     known: Known,
     watched: HashMap<Arc<str>, Watched>,
-    /// Ordered, so that what happens first does not depend on chance.
-    rooms: HashMap<RoomNum, BTreeMap<Arc<str>, Follower>>,
+    rooms: HashMap<RoomNum, Followers>,
     /// Until here everything has been told.
     told: Arc<AtomicU64>,
+    /// What is being told, if anything.
+    telling: StreamPos,
 }
 
 #[derive(Debug)]
 struct Watched {
     feed: Arc<Feed>,
     rooms: HashSet<RoomNum>,
+}
+
+/// A room with which watched users have to do.
+#[derive(Debug)]
+struct Followers {
+    /// The newest position at which something may have happened in it.
+    newest: StreamPos,
+    /// Ordered, so that what happens first does not depend on chance.
+    users: BTreeMap<Arc<str>, Follower>,
 }
 
 /// A watched user who has to do with a room.
@@ -67,6 +77,7 @@ impl Notifier {
             watched: HashMap::new(),
             rooms: HashMap::new(),
             told: told.clone(),
+            telling: StreamPos(0),
         };
         let addr = notifier.start();
         let feeds = Feeds::new(addr.clone(), known, told);
@@ -96,13 +107,22 @@ impl Notifier {
 
     fn follow(&mut self, room: RoomNum, user: &Arc<str>, feed: &Arc<Feed>, membership: &str) {
         let follower = Follower { feed: feed.clone(), is_joined: membership == "join" };
-        self.rooms.entry(room).or_default().insert(user.clone(), follower);
+        let newest = StreamPos(self.told.load(Ordering::Relaxed)).max(self.telling);
+        let nobody = || Followers { newest, users: BTreeMap::new() };
+        self.rooms.entry(room).or_insert_with(nobody).users.insert(user.clone(), follower);
+    }
+
+    /// Something happens in a room; says when something may have happened there before.
+    fn touch(&mut self, room: RoomNum, pos: StreamPos) -> StreamPos {
+        let followers = self.rooms.get_mut(&room);
+        followers.map_or(pos, |followers| std::mem::replace(&mut followers.newest, pos))
     }
 
     fn announce(&mut self, pos: StreamPos, announcement: &Announcement, ring: &mut Ring) {
         match announcement {
             Announcement::Event { room, event, members, .. } => {
-                let arrival = Arrival { pos, room: *room, event: *event };
+                let after = self.touch(*room, pos);
+                let arrival = Arrival { pos, room: *room, event: *event, after };
                 self.tell_room(*room, |follower| match follower.is_joined && members.is_empty() {
                     true => follower.feed.arrived(arrival, ring),
                     false => follower.feed.happened(pos, ring),
@@ -116,12 +136,14 @@ impl Notifier {
                 self.tell_user(user, pos, ring);
                 self.membership_changed(*room, user, membership);
             }
-            Announcement::Receipt { room, private_to: None } => {
-                self.tell_room(*room, |follower| follower.feed.happened(pos, ring));
+            Announcement::Receipt { room, private_to } => {
+                self.touch(*room, pos);
+                match private_to {
+                    Some(user) => self.tell_user(user, pos, ring),
+                    None => self.tell_room(*room, |follower| follower.feed.happened(pos, ring)),
+                }
             }
-            Announcement::Receipt { private_to: Some(user), .. } | Announcement::User { user } => {
-                self.tell_user(user, pos, ring);
-            }
+            Announcement::User { user } => self.tell_user(user, pos, ring),
             Announcement::Users { users, .. } => {
                 users.iter().for_each(|user| self.tell_user(user, pos, ring));
             }
@@ -149,7 +171,7 @@ impl Notifier {
     }
 
     fn forget_in_room(&mut self, room: RoomNum, user: &str) {
-        if let Some(users) = self.rooms.get_mut(&room) {
+        if let Some(Followers { users, .. }) = self.rooms.get_mut(&room) {
             users.remove(user);
             if users.is_empty() {
                 self.rooms.remove(&room);
@@ -158,7 +180,7 @@ impl Notifier {
     }
 
     fn tell_room(&self, room: RoomNum, tell: impl FnMut(&Follower)) {
-        let Some(users) = self.rooms.get(&room) else { return };
+        let Some(Followers { users, .. }) = self.rooms.get(&room) else { return };
         users.values().for_each(tell);
         self.metrics.woken(users.len());
     }
@@ -216,6 +238,7 @@ impl Handler<Announce> for Notifier {
     fn handle(&mut self, Announce(announcements): Announce, _: &mut Self::Context) {
         let mut ring = Ring::default();
         for (pos, announcement) in &announcements {
+            self.telling = *pos;
             self.announce(*pos, announcement, &mut ring);
         }
         if let Some((last, _)) = announcements.last() {
@@ -259,9 +282,9 @@ impl Handler<PresenceChanged> for Notifier {
     type Result = usize;
 
     fn handle(&mut self, message: PresenceChanged, _: &mut Self::Context) -> usize {
-        let users = message.rooms.iter().filter_map(|room| self.rooms.get(room)).flatten();
+        let rooms = message.rooms.iter().filter_map(|room| self.rooms.get(room));
         // Who shares several rooms with those who changed is woken once.
-        let users: BTreeMap<_, _> = users.collect();
+        let users: BTreeMap<_, _> = rooms.flat_map(|room| &room.users).collect();
         let mut ring = Ring::default();
         for follower in users.values() {
             follower.feed.counted(&mut ring, |news| news.presence = message.counter);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parlour_actors::users::Users;
+use quick_cache::{Weighter, sync::Cache};
 use ruma::{
     UserId,
     api::client::filter::{EventFormat, FilterDefinition, create_filter, get_filter},
@@ -22,6 +23,9 @@ use crate::{
 
 /// The largest filter, in bytes.
 const MAX_FILTER: usize = 65_536;
+
+/// How many bytes of filters are remembered.
+const MAX_KNOWN: u64 = 2 << 20;
 
 /// What these endpoints need to know.
 #[derive(Debug)]
@@ -60,11 +64,53 @@ async fn get(
 }
 
 /// A filter for `/sync`: what ruma knows of it, and what it doesn't.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SyncFilter {
-    pub(super) definition: FilterDefinition,
+    pub(super) definition: Arc<FilterDefinition>,
     /// Which relations the events of timelines must have.
-    pub(super) relations: RelationFilter,
+    pub(super) relations: Arc<RelationFilter>,
+    /// How long its text is.
+    bytes: usize,
+}
+
+/// Filters that have been read lately, by user (if they are stored) and text or id. What is stored
+/// under an id never changes.
+#[derive(Debug)]
+pub(super) struct KnownFilters(Cache<(String, String), SyncFilter, BySize>);
+
+#[derive(Debug, Clone)]
+struct BySize;
+
+impl Weighter<(String, String), SyncFilter> for BySize {
+    fn weight(&self, (user, text): &(String, String), filter: &SyncFilter) -> u64 {
+        // What is read of a text takes a few times as much as the text.
+        let read = size_of::<FilterDefinition>() + 5 * filter.bytes;
+        (read + user.len() + text.len() + 512) as u64
+    }
+}
+
+impl Default for KnownFilters {
+    fn default() -> Self {
+        Self(Cache::with_weighter(1_024, MAX_KNOWN, BySize))
+    }
+}
+
+impl KnownFilters {
+    /// The filter with this text or id, read if it is not known.
+    pub(super) fn get(
+        &self,
+        user: &str,
+        text: &str,
+        read: impl FnOnce() -> Result<SyncFilter, ApiError>,
+    ) -> Result<SyncFilter, ApiError> {
+        let key = (user.to_owned(), text.to_owned());
+        if let Some(known) = self.0.get(&key) {
+            return Ok(known);
+        }
+        let filter = read()?;
+        self.0.insert(key, filter.clone());
+        Ok(filter)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -107,14 +153,15 @@ impl SyncFilter {
 
     fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let Relations { room } = serde_json::from_slice(json)?;
-        Ok(Self { definition: serde_json::from_slice(json)?, relations: room.timeline })
+        let definition = Arc::new(serde_json::from_slice(json)?);
+        Ok(Self { definition, relations: Arc::new(room.timeline), bytes: json.len() })
     }
 
     /// What was understood of it: so the same filter has the same id, however it was written.
     fn to_json(&self) -> Result<Bytes, ApiError> {
-        let mut json = serde_json::to_value(&self.definition).map_err(ApiError::internal)?;
-        if self.relations != RelationFilter::default() {
-            let relations = serde_json::to_value(&self.relations).map_err(ApiError::internal)?;
+        let mut json = serde_json::to_value(&*self.definition).map_err(ApiError::internal)?;
+        if *self.relations != RelationFilter::default() {
+            let relations = serde_json::to_value(&*self.relations).map_err(ApiError::internal)?;
             let timeline = &mut json["room"]["timeline"];
             for (key, value) in relations.as_object().into_iter().flatten() {
                 timeline[key] = value.clone();

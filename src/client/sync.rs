@@ -2,6 +2,8 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#syncing>
 
+mod request;
+
 use std::{sync::Arc, time::Duration};
 
 use parlour_actors::{
@@ -11,13 +13,14 @@ use parlour_actors::{
     presence::{Presence, Syncing},
     users::Users,
 };
-use ruma::{
-    UserId,
-    api::client::sync::sync_events::v3::{Request, Response},
-};
+use ruma::{UserId, api::client::sync::sync_events::v3::Response};
 use tokio::sync::Semaphore;
 
-use super::{filters::SyncFilter, presence};
+use self::request::Request;
+use super::{
+    filters::{KnownFilters, SyncFilter},
+    presence,
+};
 use crate::{
     error::ApiError,
     http::{Api, RouteOptions, Routes, Ruma},
@@ -49,6 +52,7 @@ pub struct SyncContext {
     /// How long a client may wait at most, whatever it asks for.
     max_wait: Duration,
     building: Semaphore,
+    filters: KnownFilters,
 }
 
 /// Counts a parked sync for as long as it lives.
@@ -69,6 +73,7 @@ impl SyncContext {
             shutdown: boot.shutdown.clone(),
             max_wait: boot.config.sync.max_wait,
             building: Semaphore::new(BUILDING),
+            filters: KnownFilters::default(),
         }
     }
 }
@@ -106,9 +111,9 @@ impl SyncContext {
     }
 
     fn ask(&self, req: Ruma<Request>) -> Result<Ask, ApiError> {
-        let Ruma { request, caller, meta } = req;
+        let Ruma { request, caller, .. } = req;
         let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose()?;
-        let filter = self.filter(&caller.user_id, meta.query.get("filter").as_deref())?;
+        let filter = self.filter(&caller.user_id, request.filter.as_deref())?;
         Ok(Ask {
             since,
             filter: filter.definition,
@@ -120,12 +125,15 @@ impl SyncContext {
         })
     }
 
-    /// ruma's type has a part of it alone.
     fn filter(&self, user: &UserId, text: Option<&str>) -> Result<SyncFilter, ApiError> {
         match text {
             None => Ok(SyncFilter::default()),
-            Some(json) if json.trim_start().starts_with('{') => SyncFilter::read(json.as_bytes()),
-            Some(id) => SyncFilter::stored(&self.users, user, id),
+            Some(json) if json.trim_start().starts_with('{') => {
+                self.filters.get("", json, || SyncFilter::read(json.as_bytes()))
+            }
+            Some(id) => {
+                self.filters.get(user.as_str(), id, || SyncFilter::stored(&self.users, user, id))
+            }
         }
     }
 

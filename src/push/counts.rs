@@ -243,15 +243,15 @@ impl UnreadCounts {
         self.counted(view, reading, place, ignored, |counted| counted.at(place.now))
     }
 
-    /// Counts on where, after `seen`, nothing has changed for the user but that these events have
-    /// arrived in the room, in order; `None` if it has not been counted up to there.
+    /// Counts on where nothing has changed but that these events have arrived in the room, in
+    /// order; `None` if it has not been counted up to a position from which on that is so.
     #[must_use]
     pub fn of_arrived(
         &self,
         listener: &Listener,
         room: RoomNum,
-        seen: StreamPos,
         arrived: &[&Heard],
+        is_good: impl Fn(StreamPos) -> bool,
     ) -> Option<Unread> {
         let key = (listener.user.to_string(), room);
         let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,7 +259,7 @@ impl UnreadCounts {
         // Others count meanwhile.
         let verdicts: Vec<_> = arrived.iter().map(|event| event.verdict(listener, &name)).collect();
         let mut cache = lock();
-        let counted = cache.rooms.get_mut(&key).filter(|counted| counted.settled >= seen)?;
+        let counted = cache.rooms.get_mut(&key).filter(|counted| is_good(counted.settled))?;
         let (before, last) = (counted.size(), arrived.last()?.pos);
         for (event, verdict) in arrived.iter().zip(verdicts) {
             if event.pos <= counted.until.max(counted.settled) {

@@ -67,9 +67,9 @@ pub struct Ask {
     /// Whether the state at the end of the timelines is wanted, not that at their start.
     pub state_after: bool,
     /// What is wanted.
-    pub filter: FilterDefinition,
+    pub filter: Arc<FilterDefinition>,
     /// Which relations events of timelines must have.
-    pub relations: RelationFilter,
+    pub relations: Arc<RelationFilter>,
 }
 
 /// Answers `/sync`. One per server.

@@ -339,8 +339,8 @@ fn what_comes_late_is_last_in_a_sync_and_at_its_place_in_pages() {
         let syncs = Syncs::new(view.clone(), &engine, UnreadCounts::new(engine.users.clone()));
         let ask = Ask {
             since: None,
-            filter: FilterDefinition::default(),
-            relations: RelationFilter::default(),
+            filter: Arc::new(FilterDefinition::default()),
+            relations: Arc::new(RelationFilter::default()),
             user: user("alice"),
             device: "PHONE".into(),
             full_state: false,

@@ -43,6 +43,8 @@ pub struct Arrival {
     pub room: RoomNum,
     /// The event.
     pub event: EventNum,
+    /// Between this position and the event's, nothing has happened in the room.
+    pub after: StreamPos,
 }
 
 /// What has happened since a client has looked.
@@ -276,7 +278,12 @@ mod tests {
     }
 
     fn arrival(pos: u64) -> Arrival {
-        Arrival { pos: StreamPos(pos), room: RoomNum(1), event: EventNum(pos) }
+        Arrival {
+            pos: StreamPos(pos),
+            room: RoomNum(1),
+            event: EventNum(pos),
+            after: StreamPos(pos - 1),
+        }
     }
 
     fn positions(told: &Told) -> Vec<u64> {

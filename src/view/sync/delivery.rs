@@ -134,7 +134,13 @@ impl Syncs {
                 return Ok(Delivery::Unknown);
             }
             let heard: Vec<_> = parcels.iter().map(|parcel| &parcel.heard).collect();
-            let unread = self.counts.of_arrived(&listener, room, seen.pos, &heard);
+            let before = arrivals.iter().find(|arrival| arrival.room == room);
+            let before = before.map_or(seen.pos, |arrival| arrival.after);
+            let is_good = |settled| {
+                let is_quiet = || !self.changes.user_changed(ask.user.as_str(), settled);
+                settled >= seen.pos || settled >= before && is_quiet()
+            };
+            let unread = self.counts.of_arrived(&listener, room, &heard, is_good);
             let Some(unread) = unread else { return Ok(Delivery::Unknown) };
             let mut joined = JoinedRoom::new();
             let before = StreamPos(first.pos.0.saturating_sub(1));
