@@ -3,17 +3,19 @@
 use std::{
     collections::BTreeMap,
     fs,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha1::Sha1;
 
 use crate::{
+    bulk::Bulk,
     error::{Failure, LoadError},
     http::Endpoint,
     session::{Account, Session},
@@ -40,6 +42,8 @@ pub(crate) struct Accounts {
     /// What the names of new users begin with; unique for a run.
     prefix: String,
     cache: Option<Cache>,
+    /// Makes them all at once, if the server can.
+    bulk: Option<Bulk>,
 }
 
 impl Accounts {
@@ -48,28 +52,33 @@ impl Accounts {
         registration: Registration,
         prefix: String,
         cache: Option<Cache>,
+        bulk: Option<Bulk>,
     ) -> Self {
-        Self { endpoint, registration, prefix, cache }
+        Self { endpoint, registration, prefix, cache, bulk }
+    }
+
+    /// What makes users, rooms and members all at once, if the server can.
+    pub(crate) fn bulk(&self) -> Option<&Bulk> {
+        self.bulk.as_ref()
     }
 
     /// So many users. Those of the file first; who is new is added to it.
     pub(crate) async fn take(
         &self,
         count: usize,
-        told: impl Fn(),
+        told: impl Fn(usize),
     ) -> Result<Vec<Account>, LoadError> {
         let mut known = match &self.cache {
             Some(cache) => self.still_valid(cache.read()?).await?,
             None => Vec::new(),
         };
         known.truncate(count);
-        let made: Vec<Account> = stream::iter(known.len()..count)
-            .map(|number| self.register(number))
-            .buffered(AT_ONCE)
-            .inspect_ok(|_| told())
-            .try_collect()
-            .await
-            .map_err(|failure| LoadError::Registration(failure.to_string()))?;
+        let missing = known.len()..count;
+        let made = match &self.bulk {
+            Some(bulk) if !missing.is_empty() => bulk.users(missing, told).await,
+            _ => self.register_all(missing, told).await,
+        };
+        let made = made.map_err(|failure| LoadError::Registration(failure.to_string()))?;
         let anybody_new = !made.is_empty();
         known.extend(made);
         if let Some(cache) = &self.cache
@@ -78,6 +87,21 @@ impl Accounts {
             cache.write(&known)?;
         }
         Ok(known)
+    }
+
+    async fn register_all(
+        &self,
+        numbers: Range<usize>,
+        told: impl Fn(usize),
+    ) -> Result<Vec<Account>, Failure> {
+        let accounts = stream::iter(numbers).map(|number| self.register(number)).buffered(AT_ONCE);
+        let mut accounts = accounts.enumerate();
+        let mut made = Vec::new();
+        while let Some((number, account)) = accounts.next().await {
+            made.push(account?);
+            told(number + 1);
+        }
+        Ok(made)
     }
 
     /// Known users, if the server still knows the first of them: a server whose data are new knows
@@ -107,7 +131,7 @@ impl Accounts {
                 self.by_stages(&mut session, &name, &password, stage).await
             }
             Registration::SharedSecret(secret) => {
-                by_secret(&mut session, &name, &password, secret).await
+                by_secret(&mut session, (&name, &password), false, secret).await
             }
         }
     }
@@ -151,10 +175,10 @@ impl Session {
 }
 
 /// `POST /_synapse/admin/v1/register`, which Synapse, Parlour and others have.
-async fn by_secret(
+pub(crate) async fn by_secret(
     session: &mut Session,
-    name: &str,
-    password: &str,
+    (name, password): (&str, &str),
+    admin: bool,
     secret: &str,
 ) -> Result<Account, Failure> {
     const PATH: &str = "/_synapse/admin/v1/register";
@@ -164,10 +188,11 @@ async fn by_secret(
     }
     let Nonce { nonce } = session.get(PATH).await?;
     let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).map_err(Failure::nonsense)?;
-    mac.update([&nonce, name, password, "notadmin"].join("\0").as_bytes());
+    let role = if admin { "admin" } else { "notadmin" };
+    mac.update([&nonce, name, password, role].join("\0").as_bytes());
     let mac: String =
         mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    let body = json!({ "nonce": nonce, "username": name, "password": password, "admin": false,
+    let body = json!({ "nonce": nonce, "username": name, "password": password, "admin": admin,
         "mac": mac });
     session.prepare(PATH, &body).await
 }

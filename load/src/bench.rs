@@ -63,7 +63,7 @@ impl Bench {
     /// So many users, each with a connection of its own.
     pub(crate) async fn users(&self, count: usize) -> Result<Vec<Session>, LoadError> {
         self.console.phase("registering users", count);
-        let accounts = self.accounts.take(count, || self.console.step()).await?;
+        let accounts = self.accounts.take(count, |done| self.console.reach(done)).await?;
         Ok(accounts.iter().map(|account| Session::of(&self.endpoint, account)).collect())
     }
 
@@ -73,7 +73,32 @@ impl Bench {
         owner: &Session,
         count: usize,
     ) -> Result<Vec<String>, LoadError> {
-        self.together("creating rooms", 0..count, |number| {
+        const WHAT: &str = "creating rooms";
+        let Some(bulk) = self.accounts.bulk() else {
+            return self.create_each(WHAT, owner, count).await;
+        };
+        self.console.phase(WHAT, count);
+        let rooms = match bulk.makes_rooms_of(&owner.account) {
+            true => bulk.rooms(count, |done| self.console.reach(done)).await,
+            false => self.create_each(WHAT, owner, count).await.map(Ok)?,
+        };
+        let rooms = rooms.map_err(LoadError::setup(WHAT))?;
+        if bulk.crowd() > 0 {
+            const WHAT: &str = "gathering crowds";
+            self.console.phase(WHAT, bulk.crowd() * count);
+            let gathered = bulk.gather(&rooms, |done| self.console.reach(done)).await;
+            gathered.map_err(LoadError::setup(WHAT))?;
+        }
+        Ok(rooms)
+    }
+
+    async fn create_each(
+        &self,
+        what: &str,
+        owner: &Session,
+        count: usize,
+    ) -> Result<Vec<String>, LoadError> {
+        self.together(what, 0..count, |number| {
             let mut session = owner.another();
             async move { session.create_room(&format!("Room {number} of a load test")).await }
         })
@@ -85,10 +110,18 @@ impl Bench {
         &self,
         pairs: impl IntoIterator<Item = (&Session, &String)>,
     ) -> Result<(), LoadError> {
+        const WHAT: &str = "joining rooms";
+        if let Some(bulk) = self.accounts.bulk() {
+            let pairs =
+                pairs.into_iter().map(|(user, id)| (user.account.user_id.clone(), id.clone()));
+            let pairs: Vec<_> = pairs.collect();
+            self.console.phase(WHAT, pairs.len());
+            let joined = bulk.join(pairs, |done| self.console.reach(done)).await;
+            return joined.map_err(LoadError::setup(WHAT));
+        }
         let pairs = pairs.into_iter().map(|(user, room)| (user.another(), room.clone()));
-        let joined = self.together("joining rooms", pairs, |(mut user, room)| async move {
-            user.join(&room).await
-        });
+        let joined =
+            self.together(WHAT, pairs, |(mut user, room)| async move { user.join(&room).await });
         joined.await.map(|_| ())
     }
 

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     accounts::Registration,
+    bulk::{Administrator, Wish},
     error::LoadError,
     federation, profile,
     record::{self, Run},
@@ -113,6 +114,23 @@ struct Common {
         global = true
     )]
     shared_secret: Option<String>,
+    /// Have a Parlour in test mode make users, rooms and members all at once. Needs the shared
+    /// secret, or an administrator's token.
+    #[arg(long, global = true)]
+    bulk: bool,
+    /// The access token of an administrator, for --bulk. Others on this machine can see it here;
+    /// better in the environment.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "PARLOUR_LOAD_ADMIN_TOKEN",
+        hide_env_values = true,
+        global = true
+    )]
+    admin_token: Option<String>,
+    /// How many further members each room has, who do nothing. Needs --bulk.
+    #[arg(long, value_name = "N", default_value_t = 0, global = true)]
+    crowd: u32,
     /// Keep the users in this file for the next run.
     #[arg(long, value_name = "FILE", global = true)]
     users_file: Option<PathBuf>,
@@ -193,6 +211,14 @@ impl Common {
             verify: !self.no_verify,
             manifest: self.manifest.clone(),
             metrics: self.metrics.clone(),
+            bulk: self.bulk.then(|| Wish {
+                administrator: match (&self.admin_token, &self.shared_secret) {
+                    (Some(token), _) => Some(Administrator::Token(token.clone())),
+                    (None, Some(secret)) => Some(Administrator::Secret(secret.clone())),
+                    (None, None) => None,
+                },
+                crowd: self.crowd as usize,
+            }),
         }
     }
 }
@@ -208,6 +234,9 @@ pub fn run(args: &LoadArgs) -> Result<(), LoadError> {
         Command::Scenario(Scenario::Mixed(options)) if options.print_profile => {
             print!("{}", profile::DEFAULT);
             Ok(())
+        }
+        Command::Scenario(_) if common.crowd > 0 && !common.bulk => {
+            Err(LoadError::Usage("--crowd needs --bulk".to_owned()))
         }
         Command::Scenario(scenario) => {
             let settings = common.settings();

@@ -37,6 +37,11 @@ impl Console {
         self.0.inc(1);
     }
 
+    /// So many of its steps are done.
+    pub(crate) fn reach(&self, steps: usize) {
+        self.0.set_position(steps as u64);
+    }
+
     /// What is measured begins.
     pub(crate) fn race(&self) {
         self.begin("{elapsed:>4} {bar:24} {msg}", STEPS);

@@ -16,6 +16,7 @@
 
 mod accounts;
 mod bench;
+mod bulk;
 pub mod cli;
 mod clock;
 mod console;

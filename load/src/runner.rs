@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{
     accounts::{Accounts, Cache, Registration},
     bench::{Bench, Measured},
+    bulk::{self, Bulk},
     clock,
     console::Console,
     error::LoadError,
@@ -40,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) verify: bool,
     pub(crate) manifest: Option<PathBuf>,
     pub(crate) metrics: Option<String>,
+    pub(crate) bulk: Option<bulk::Wish>,
 }
 
 /// Runs a scenario.
@@ -56,12 +58,18 @@ pub(crate) async fn run(settings: &Settings, scenario: &Scenario) -> Result<Run,
         None => None,
     };
     let run: Arc<str> = format!("{:x}{:04x}", began, fastrand::u16(..)).into();
+    let prefix = format!("load-{run}");
+    let bulk = match &settings.bulk {
+        Some(wish) => Some(Bulk::open(&endpoint, wish.clone(), &prefix).await?),
+        None => None,
+    };
     let mut bench = Bench {
         accounts: Accounts::new(
             endpoint.clone(),
             settings.registration.clone(),
-            format!("load-{run}"),
+            prefix,
             settings.users_file.as_deref().map(|file| Cache::new(file, &settings.target)),
+            bulk,
         ),
         endpoint: endpoint.clone(),
         target: settings.target.clone(),

@@ -278,3 +278,34 @@ fn a_storm_of_states_is_made_elsewhere() {
     let missing = server.load(&missing).failed_in_one_line();
     assert!(missing.contains("parlour load certificates missing"), "{missing}");
 }
+
+#[test]
+fn a_server_in_test_mode_makes_what_a_run_begins_with() {
+    let server = Server::start_with(&[("PARLOUR_REGISTRATION__MODE", "closed")]);
+    let bulk = ["--bulk", "--shared-secret", SHARED_SECRET];
+    let fanout =
+        ["fanout", "--receivers", "5", "--senders", "2", "--count", "10", "--crowd", "150"];
+    let run = summary(&server, &[&fanout[..], &bulk].concat());
+    assert_eq!((count(&run, "send"), count(&run, "delivery")), (10, 50));
+    let root = server.admin("root");
+    let rooms = root.http.get("/_synapse/admin/v1/rooms").ok();
+    // The owner, who sends and who receives, and the crowd.
+    assert_eq!(rooms["rooms"][0]["joined_members"], 1 + 2 + 5 + 150);
+    let storm = ["join-storm", "--users", "3", "--rooms", "4"];
+    let token = ["--bulk", "--admin-token", &root.token];
+    assert_eq!(checked(&summary(&server, &[&storm[..], &token].concat())), 12);
+    // The second run finds the users of the first in its file.
+    let users = server.home().join("users.json");
+    let idle = ["idle", "--parked", "30", "--users", "7", "--duration", "200ms", "--users-file"];
+    let idle = [&idle[..], &[users.to_str().unwrap()], &bulk].concat();
+    for _ in 0..2 {
+        assert_eq!(count(&summary(&server, &idle), "wake"), 30);
+    }
+    let nobody = server.load(&["send", "--bulk"]).failed_in_one_line();
+    assert!(nobody.contains("--shared-secret"), "{nobody}");
+    let alone = server.load(&["send", "--crowd", "5"]).failed_in_one_line();
+    assert!(alone.contains("--bulk"), "{alone}");
+    let other = Server::start_with(&[("PARLOUR_SERVER__TEST_MODE", "false")]);
+    let refused = other.load(&[&["send"][..], &bulk].concat()).failed_in_one_line();
+    assert!(refused.contains("test mode"), "{refused}");
+}
