@@ -8,7 +8,7 @@ NODE := target/js
 CONFIG := config/parlour.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-js simulate check tidy bench compare coverage clean-venv
+.PHONY: help run test test-rust test-python test-js simulate check tidy bench compare flamegraph coverage clean-venv
 
 help:
 	@echo "make run       build and start a server on 127.0.0.1:8008, data in ./data"
@@ -19,6 +19,7 @@ help:
 	@echo "make tidy      the rules of the house alone"
 	@echo "make bench     the benchmarks"
 	@echo "make compare   Parlour and Synapse under the same load: a table and a page in target/compare"
+	@echo "make flamegraph  where the server's CPU time goes under load; needs perf"
 	@echo "make coverage  what of the specification the last tests have seen, and what is missing"
 
 run:
@@ -91,6 +92,13 @@ compare: $(VENV)/installed
 	cargo build --release --locked --bin parlour
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/compare/requirements.txt
 	PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/compare/compare.py
+
+# Which load, and of which binary: tests/profile/flamegraph.py.
+flamegraph:
+	@command -v perf > /dev/null || { echo "make flamegraph: perf is missing; install linux-perf (Debian), linux-tools-generic (Ubuntu) or perf (Fedora, Arch)"; exit 1; }
+	test -n "$(FLAMEGRAPH_BINARY)" || cargo build --release --locked --bin parlour
+	test -x target/tools/bin/inferno-flamegraph || cargo install --quiet --locked --root target/tools inferno@0.12
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/profile/flamegraph.py
 
 coverage:
 	python3 tests/spec/coverage.py
