@@ -13,6 +13,7 @@
 //! authentication from ruma's metadata. Everything around it (CORS, body limits, authentication,
 //! rate limits, errors, panics, log, metrics) happens once, in `http/dispatch.rs`.
 
+mod aside;
 mod auth;
 mod body;
 mod convert;
@@ -31,6 +32,7 @@ use ruma::api::Metadata;
 use serde::{Deserialize, de::DeserializeOwned};
 
 pub use self::{
+    aside::Aside,
     auth::{
         Admits, Authenticator, Authenticators, BoxFuture, Caller, NoServers, NoSessions, Scheme,
         ServerAuthenticator, Standing,
@@ -44,7 +46,7 @@ pub use self::{
 };
 use crate::error::ApiError;
 
-pub(crate) use self::dispatch::dispatch;
+pub(crate) use self::dispatch::{Head, respond};
 
 /// A group of endpoints that a listener serves or does not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
@@ -99,6 +101,8 @@ pub struct RequestMeta {
     pub query: Query,
     /// The body as it came, for what ruma's type leaves out.
     pub body: Bytes,
+    /// By which to let go of the connection, if the answer takes its time.
+    pub aside: Aside,
 }
 
 /// A query string. It may hold a token, and must not reach a log.

@@ -60,6 +60,8 @@ pub struct Metrics {
     pub shared_deliveries: IntCounter,
     /// Syncs that wait now.
     pub parked_syncs: IntGauge,
+    /// Requests that wait without what serves their connections.
+    pub requests_aside: IntGauge,
     /// Rooms whose actors are awake.
     pub active_rooms: IntGauge,
 }
@@ -124,6 +126,13 @@ impl Metrics {
             parked_syncs: register(
                 &registry,
                 IntGauge::new("parlour_parked_syncs", "Syncs that wait now")?,
+            )?,
+            requests_aside: register(
+                &registry,
+                IntGauge::new(
+                    "parlour_requests_aside",
+                    "Requests whose connections keep nothing else while they wait",
+                )?,
             )?,
             active_rooms: register(
                 &registry,

@@ -2,8 +2,10 @@
 //! run many.
 
 mod certificate;
+mod connections;
 mod doors;
 mod launch;
+mod line;
 mod listen;
 
 use std::{

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     error::ApiError,
-    http::{Api, RouteOptions, Routes, Ruma},
+    http::{Api, Aside, RouteOptions, Routes, Ruma},
     limits::RateClass,
     metrics::Metrics,
     push::UnreadCounts,
@@ -37,6 +37,10 @@ use crate::{
 /// How many answers are made at the same time. When a message wakes a thousand clients, the others
 /// wait for their turn here instead of being refused: they are requests that were let in before.
 const BUILDING: usize = 64;
+
+/// A client that has had no news for this long lets go of what its connection keeps in memory: it is
+/// expected to wait much longer.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// What `/sync` needs to know.
 #[derive(Debug)]
@@ -94,11 +98,12 @@ fn answer(
     req: Ruma<Request>,
 ) -> impl Future<Output = Result<Response, ApiError>> {
     let wait = req.timeout.unwrap_or_default().min(context.max_wait);
+    let aside = req.meta.aside.clone();
     let syncing = context.syncing(&req);
     let ask = context.ask(req).map(Arc::new);
     async move {
         let _syncing = syncing?;
-        context.follow(ask?, wait).await.map(|response| *response)
+        context.follow(ask?, wait, aside).await.map(|response| *response)
     }
 }
 
@@ -138,7 +143,12 @@ impl SyncContext {
     }
 
     /// Answers as soon as there is something new, and at the latest after `wait`.
-    async fn follow(&self, ask: Arc<Ask>, wait: Duration) -> Result<Box<Response>, ApiError> {
+    async fn follow(
+        &self,
+        ask: Arc<Ask>,
+        wait: Duration,
+        aside: Aside,
+    ) -> Result<Box<Response>, ApiError> {
         let deadline = self.clock.monotonic() + wait;
         self.acknowledge(&ask).await?;
         // What is known to have nothing new for the client.
@@ -156,7 +166,7 @@ impl SyncContext {
             let is_told = has_parked || self.feeds.told() >= now.pos;
             let told = seen.map_or(Told::Something, |seen| feed.since(news(&seen)));
             match (told, seen) {
-                (Told::Nothing, Some(seen)) if self.park(&feed, seen, deadline).await => {
+                (Told::Nothing, Some(seen)) if self.park(&feed, seen, deadline, &aside).await => {
                     has_parked = true;
                     continue;
                 }
@@ -186,7 +196,7 @@ impl SyncContext {
                 return Ok(response);
             }
             drop(response);
-            let is_over = !self.park(&feed, now, deadline).await;
+            let is_over = !self.park(&feed, now, deadline, &aside).await;
             if is_over && !self.shutdown.is_requested() {
                 return Ok(Box::new(self.syncs.nothing(&ask, now)?));
             }
@@ -211,16 +221,23 @@ impl SyncContext {
     }
 
     /// Waits for something that `seen` does not have; `false` if it is time to answer without.
-    async fn park(&self, feed: &Feed, seen: SyncToken, deadline: Duration) -> bool {
+    async fn park(&self, feed: &Feed, seen: SyncToken, deadline: Duration, aside: &Aside) -> bool {
         let left = deadline.saturating_sub(self.clock.monotonic());
         if left.is_zero() || self.shutdown.is_requested() {
             return false;
         }
         let _parked = Parked::new(&self.metrics);
+        let quiet = async {
+            tokio::time::sleep(left.min(BUSY)).await;
+            if left > BUSY {
+                aside.ask();
+                tokio::time::sleep(left - BUSY).await;
+            }
+        };
         let woken = tokio::select! {
             biased;
             () = feed.past(news(&seen), &self.feeds) => true,
-            () = tokio::time::sleep(left) => false,
+            () = quiet => false,
             () = self.shutdown.requested() => false,
         };
         if woken {

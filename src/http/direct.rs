@@ -15,7 +15,7 @@ use actix_web::{
 use bytes::Bytes;
 
 use super::{
-    HttpShared, Router,
+    Aside, HttpShared, Router,
     dispatch::{Head, respond},
 };
 
@@ -61,13 +61,14 @@ impl Direct {
         let (parts, content) = request.into_parts();
         let method = Method::from_bytes(parts.method.as_str().as_bytes());
         let method = method.map_err(|_| DirectError::Request)?;
+        let max_answer = (method != Method::HEAD).then_some(max_answer);
         let uri = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let uri: Uri = uri.parse().map_err(|_| DirectError::Request)?;
         let headers = headers(&parts.headers)?;
-        let head = Head { method: &method, uri: &uri, headers: &headers, from: Some(from) };
+        let head = Head { method, uri, headers, from: Some(from), aside: Aside::default() };
         let payload = Payload::from(content);
         let response = respond(head, payload, self.shared.clone(), &self.router).await;
-        collect(response, (method != Method::HEAD).then_some(max_answer)).await
+        collect(response, max_answer).await
     }
 }
 

@@ -11,20 +11,19 @@ use std::{
 };
 
 use actix_web::{
-    HttpRequest, HttpResponse,
+    HttpResponse,
     dev::Payload,
     http::{
         Method, Uri,
         header::{self, HeaderMap, HeaderValue},
     },
-    web::{self, Data},
 };
 use futures_util::FutureExt as _;
 use ipnet::IpNet;
 use parlour_actors::env::Clock;
 
 use super::{
-    Api, Authenticators, Peer, Query, RawRequest, RequestMeta, Router, body, router::Found,
+    Api, Aside, Authenticators, Peer, Query, RawRequest, RequestMeta, Router, body, router::Found,
 };
 use crate::{error::ApiError, limits::RateLimits, metrics::Metrics};
 
@@ -88,34 +87,19 @@ impl Call {
 }
 
 /// A request without its body, whichever way it came.
-#[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
-    pub(super) method: &'a Method,
-    pub(super) uri: &'a Uri,
-    pub(super) headers: &'a HeaderMap,
+pub(crate) struct Head {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
     /// Who is at the other end of the connection.
-    pub(super) from: Option<IpAddr>,
-}
-
-/// actix-web's only handler.
-pub(crate) async fn dispatch(
-    request: HttpRequest,
-    payload: web::Payload,
-    shared: Data<HttpShared>,
-    router: Data<Router>,
-) -> HttpResponse {
-    let head = Head {
-        method: request.method(),
-        uri: request.uri(),
-        headers: request.headers(),
-        from: request.peer_addr().map(|peer| peer.ip()),
-    };
-    respond(head, payload.into_inner(), shared.into_inner(), &router).await
+    pub(crate) from: Option<IpAddr>,
+    /// Of the connection.
+    pub(crate) aside: Aside,
 }
 
 /// Answers any request.
-pub(super) async fn respond(
-    head: Head<'_>,
+pub(crate) async fn respond(
+    head: Head,
     payload: Payload,
     shared: Arc<HttpShared>,
     router: &Router,
@@ -143,14 +127,15 @@ fn add_cors(headers: &mut HeaderMap) {
 
 /// Answers a request; counts and logs it. Never its query string, headers or body.
 async fn observed(
-    head: Head<'_>,
+    head: Head,
     payload: Payload,
     shared: Arc<HttpShared>,
     router: &Router,
 ) -> HttpResponse {
     let request_id = shared.last_request.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
     let start = shared.clock.monotonic();
-    let found = router.find(head.method, head.uri.path());
+    let method = method_label(&head.method);
+    let found = router.find(&head.method, head.uri.path());
     let template = found.as_ref().map_or(UNMATCHED, |found| found.route.path);
     let result = match found {
         Ok(found) => answer(head, payload, &shared, found, request_id).await,
@@ -161,12 +146,12 @@ async fn observed(
         error.into_response(request_id)
     });
     let took = shared.clock.monotonic().saturating_sub(start);
-    finish(&shared, request_id, head.method, template, response.status().as_u16(), took);
+    finish(&shared, request_id, method, template, response.status().as_u16(), took);
     response
 }
 
 async fn answer(
-    head: Head<'_>,
+    head: Head,
     payload: Payload,
     shared: &Arc<HttpShared>,
     found: Found<'_>,
@@ -177,20 +162,28 @@ async fn answer(
         Api::Federation => shared.max_federation_body,
         Api::Client | Api::Admin | Api::Metrics => shared.max_client_body,
     };
-    let body = body::read(head.headers, payload, route.options.max_body.unwrap_or(usual)).await?;
-    let Head { method, uri, headers, from } = head;
-    let peer = Peer::of(from, headers, &shared.trusted_proxies);
+    let body = body::read(&head.headers, payload, route.options.max_body.unwrap_or(usual)).await?;
+    let Head { method, uri, headers, from, aside } = head;
+    let peer = Peer::of(from, &headers, &shared.trusted_proxies);
     let query = Query(uri.query().unwrap_or_default().to_owned());
     let call = Call {
-        method: method.clone(),
+        method,
         path_and_query: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-        headers: headers.clone(),
         path_args,
-        meta: RequestMeta { peer, request_id, user_agent: user_agent(headers), query, body },
+        meta: RequestMeta {
+            peer,
+            request_id,
+            user_agent: user_agent(&headers),
+            query,
+            body,
+            aside,
+        },
+        headers,
         shared: Arc::clone(shared),
     };
+    let answer = (route.endpoint)(call);
     // A panic in one handler is that request's failure alone.
-    match AssertUnwindSafe(async { (route.endpoint)(call).await }).catch_unwind().await {
+    match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(result) => result,
         Err(_) => Err(ApiError::internal("the handler panicked")),
     }
@@ -218,16 +211,15 @@ fn note(metrics: &Metrics, request_id: u64, template: &str, error: &ApiError) {
 fn finish(
     shared: &HttpShared,
     request_id: u64,
-    method: &Method,
+    method: &'static str,
     template: &str,
     status: u16,
     took: Duration,
 ) {
-    shared.metrics.request(template, method_label(method), status, took);
+    shared.metrics.request(template, method, status, took);
     if shared.log_requests {
         let request_id = format_args!("{request_id:016x}");
         let ms = took.as_secs_f64() * 1000.0;
-        let method = method_label(method);
         tracing::info!(%request_id, method, path = template, status, ms, "request");
     }
 }

@@ -172,9 +172,10 @@ impl<C: Clone + Send + Sync + 'static> Routes<C> {
         let context = self.context.clone();
         let endpoint: Endpoint = Arc::new(move |call: Call| {
             let (context, handler) = (context.clone(), handler.clone());
+            // Boxed, so that a parked request does not keep the room that reading it took.
+            let request = Box::pin(typed::<R>(call, options));
             Box::pin(async move {
-                // Boxed, so that a parked request does not keep the room that reading it took.
-                let request = Box::pin(typed::<R>(call, options)).await?;
+                let request = request.await?;
                 match handler(context, request).await?.into() {
                     Answer::Typed(response) => convert::response(response),
                     Answer::Json(body) => Ok(HttpResponse::Ok().json(body)),

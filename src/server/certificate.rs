@@ -43,7 +43,9 @@ impl Certificate {
         let builder = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(&self.files.certificate)(error.to_string()))?;
-        Ok(builder.with_no_client_auth().with_cert_resolver(self))
+        let mut config = builder.with_no_client_auth().with_cert_resolver(self);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
     }
 }
 

@@ -241,7 +241,7 @@ where
             true => Some(open_doors(&boot, &routes, &shared)?),
             false => None,
         };
-        Ok((listen::serve(bound, &routes, &shared, http)?, doors))
+        Ok((listen::serve(bound, &routes, &shared, &boot.shutdown, http)?, doors))
     };
     match open() {
         Ok((listeners, doors)) => Ok(Serving { listeners, doors, on_stop }),

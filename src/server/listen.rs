@@ -4,22 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::TcpListener,
     sync::Arc,
-    time::Duration,
 };
 
-use actix_web::{App, HttpServer, dev::Server, web};
+use actix_web::dev::Server;
 
-use super::{Address, GRACE, StartError, certificate::Certificate};
+use super::{
+    Address, GRACE, Shutdown, StartError,
+    certificate::Certificate,
+    connections::{Site, connections},
+};
 use crate::{
     config::ListenerConfig,
-    http::{Api, HttpShared, Router, Routes, dispatch},
+    http::{Api, HttpShared, Router, Routes},
 };
-
-/// How long a client may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a connection may stay idle.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// A socket that is ours, with what will be behind it.
 pub(super) struct Bound {
@@ -50,6 +47,7 @@ pub(super) fn serve(
     bound: Vec<Bound>,
     routes: &Routes,
     shared: &Arc<HttpShared>,
+    shutdown: &Shutdown,
     threads: usize,
 ) -> Result<Vec<Server>, StartError> {
     let mut groups: BTreeMap<BTreeSet<Api>, Vec<Bound>> = BTreeMap::new();
@@ -61,35 +59,22 @@ pub(super) fn serve(
         .map(|(apis, sockets)| {
             let busy = apis.contains(&Api::Client) || apis.contains(&Api::Federation);
             let router = Arc::new(Router::new(routes.clone(), &apis)?);
-            group(sockets, router, Arc::clone(shared), if busy { threads } else { 1 })
+            let site =
+                Site { router, shared: Arc::clone(shared), shutdown: shutdown.clone(), tls: None };
+            group(sockets, &site, if busy { threads } else { 1 })
         })
         .collect()
 }
 
-fn group(
-    sockets: Vec<Bound>,
-    router: Arc<Router>,
-    shared: Arc<HttpShared>,
-    threads: usize,
-) -> Result<Server, StartError> {
-    let mut server = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::from(Arc::clone(&shared)))
-            .app_data(web::Data::from(Arc::clone(&router)))
-            .default_service(web::to(dispatch))
-    })
-    .workers(threads)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
-    .tcp_nodelay(true)
-    .shutdown_timeout(GRACE.as_secs())
-    .disable_signals();
+fn group(sockets: Vec<Bound>, site: &Site, threads: usize) -> Result<Server, StartError> {
+    let mut server =
+        Server::build().workers(threads).shutdown_timeout(GRACE.as_secs()).disable_signals();
     for Bound { address, socket, tls } in sockets {
-        let result = match tls {
-            Some(tls) => server.listen_rustls_0_23(socket, tls.server_config()?),
-            None => server.listen(socket),
-        };
-        server = result.map_err(|source| StartError::Bind { address: address.address, source })?;
+        let tls = tls.map(|tls| tls.server_config().map(Arc::new)).transpose()?;
+        let site = Site { tls, ..site.clone() };
+        server = server
+            .listen(address.address.to_string(), socket, move || connections(site.clone()))
+            .map_err(|source| StartError::Bind { address: address.address, source })?;
     }
     Ok(server.run())
 }

@@ -174,17 +174,24 @@ impl Server {
     /// Waits until so many syncs are parked.
     #[track_caller]
     pub(crate) fn await_parked(&self, count: u64) {
-        let url = format!("{}/metrics", self.base);
+        self.await_metric(&format!("parlour_parked_syncs {count}"));
+    }
+
+    /// Waits until the metrics have this line.
+    #[track_caller]
+    pub(crate) fn await_metric(&self, wanted: &str) {
         let until = deadline(START);
-        loop {
-            let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
-            let line = text.lines().find(|line| line.starts_with("parlour_parked_syncs ")).unwrap();
-            if line.rsplit(' ').next().unwrap().parse() == Ok(count) {
-                return;
-            }
-            assert!(!until.passed(), "there were never {count} parked syncs");
+        while !self.metrics().lines().any(|line| line == wanted) {
+            assert!(!until.passed(), "the metrics never had {wanted}");
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// All metrics.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.base);
+        ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap()
     }
 
     /// A known user with fresh connections: those to a killed server are dead.

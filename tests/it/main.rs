@@ -11,6 +11,7 @@ mod account_data_deletion;
 mod accounts;
 mod admin;
 mod admin_cli;
+mod aside;
 mod auth;
 mod bulk;
 mod deactivation;
