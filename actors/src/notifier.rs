@@ -21,7 +21,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult}
 use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::{StorageError, Store};
 
-pub use self::feed::{Arrival, Feed, FeedError, Feeds, News, Told};
+pub use self::feed::{Arrival, Feed, FeedError, Feeds, News, Told, What};
 use self::{bells::Ring, feed::Known};
 use crate::{commit::Announcement, metrics::Metrics};
 
@@ -122,7 +122,7 @@ impl Notifier {
         match announcement {
             Announcement::Event { room, event, members, .. } => {
                 let after = self.touch(*room, pos);
-                let arrival = Arrival { pos, room: *room, event: *event, after };
+                let arrival = Arrival { pos, room: *room, what: What::Event(*event), after };
                 self.tell_room(*room, |follower| match follower.is_joined && members.is_empty() {
                     true => follower.feed.arrived(arrival, ring),
                     false => follower.feed.happened(pos, ring),
@@ -137,10 +137,14 @@ impl Notifier {
                 self.membership_changed(*room, user, membership);
             }
             Announcement::Receipt { room, private_to } => {
-                self.touch(*room, pos);
+                let after = self.touch(*room, pos);
+                let arrival = Arrival { pos, room: *room, what: What::Receipt, after };
                 match private_to {
                     Some(user) => self.tell_user(user, pos, ring),
-                    None => self.tell_room(*room, |follower| follower.feed.happened(pos, ring)),
+                    None => self.tell_room(*room, |follower| match follower.is_joined {
+                        true => follower.feed.arrived(arrival, ring),
+                        false => follower.feed.happened(pos, ring),
+                    }),
                 }
             }
             Announcement::User { user } => self.tell_user(user, pos, ring),

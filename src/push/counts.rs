@@ -243,13 +243,13 @@ impl UnreadCounts {
         self.counted(view, reading, place, ignored, |counted| counted.at(place.now))
     }
 
-    /// Counts on where nothing has changed but that these events have arrived in the room, in
-    /// order; `None` if it has not been counted up to a position from which on that is so.
+    /// Counts on until `now`, where nothing has changed but that these events have arrived in the
+    /// room, in order; `None` if it has not been counted up to a position from which on that is so.
     #[must_use]
     pub fn of_arrived(
         &self,
         listener: &Listener,
-        room: RoomNum,
+        (room, now): (RoomNum, StreamPos),
         arrived: &[&Heard],
         is_good: impl Fn(StreamPos) -> bool,
     ) -> Option<Unread> {
@@ -260,7 +260,7 @@ impl UnreadCounts {
         let verdicts: Vec<_> = arrived.iter().map(|event| event.verdict(listener, &name)).collect();
         let mut cache = lock();
         let counted = cache.rooms.get_mut(&key).filter(|counted| is_good(counted.settled))?;
-        let (before, last) = (counted.size(), arrived.last()?.pos);
+        let before = counted.size();
         for (event, verdict) in arrived.iter().zip(verdicts) {
             if event.pos <= counted.until.max(counted.settled) {
                 continue;
@@ -273,9 +273,9 @@ impl UnreadCounts {
             }
         }
         counted.forget_oldest();
-        counted.until = counted.until.max(last);
-        counted.settled = counted.settled.max(last);
-        let (unread, after) = (counted.at(last), counted.size());
+        counted.until = counted.until.max(now);
+        counted.settled = counted.settled.max(now);
+        let (unread, after) = (counted.at(now), counted.size());
         cache.size = cache.size.saturating_add(after).saturating_sub(before);
         cache.shrink();
         Some(unread)

@@ -104,6 +104,9 @@ impl Round<'_> {
             Ok::<_, ViewError>(at.map_or(StateRoot::EMPTY, |(_, entry)| entry.state_after))
         };
         let (before, now) = (state(self.since)?, state(self.until)?);
+        if before == now {
+            return Ok(());
+        }
         let was_in = self.is_in(before, self.user.as_str())?;
         let is_in = self.is_in(now, self.user.as_str())?;
         match (was_in, is_in) {

@@ -122,6 +122,18 @@ fn receivers_of_a_message_share_what_is_the_same_for_them() {
     assert_eq!(event(&answers[4].0, &room, 0)["content"]["body"], "enjoy");
     assert!(!answers[4].1, "who ignores somebody is not told of him");
 
+    // Receipts are shared, too, but with those who have read on.
+    let read = alice.say(&room, "read this").event_id();
+    round(&server);
+    let receipt = path("/_matrix/client/v3/rooms/{}/receipt/m.read/{}", &[&room, &read]);
+    carol.http.post(&receipt, &json!({})).ok();
+    let answers = round(&server);
+    let who_shares: Vec<_> = answers.iter().map(|(_, is_shared)| *is_shared).collect();
+    assert_eq!(who_shares, [true, true, true, false, true]);
+    let seen = &answers[4].0["rooms"]["join"][&room]["ephemeral"]["events"][0]["content"];
+    assert!(seen[&read]["m.read"][&carol.id].is_object(), "{seen}");
+    assert_eq!(unread(&answers[3].0, &room), json!([0, 0]));
+
     // What the filter does not want is counted, and not waited for in vain.
     alice.send(&room, "m.sticker", json!({ "body": "a cat", "url": "mxc://x/y", "info": {} })).ok();
     alice.say(&room, "meow").ok();

@@ -34,17 +34,26 @@ pub struct News {
     pub presence: u64,
 }
 
-/// An event in a room that the user is joined to, and which changes no local user's membership.
+/// Something in a room that the user is joined to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arrival {
     /// When it arrived.
     pub pos: StreamPos,
     /// The room.
     pub room: RoomNum,
-    /// The event.
-    pub event: EventNum,
-    /// Between this position and the event's, nothing has happened in the room.
+    /// What it is.
+    pub what: What,
+    /// Between this position and its own, nothing has happened in the room.
     pub after: StreamPos,
+}
+
+/// What has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// An event that changes no local user's membership.
+    Event(EventNum),
+    /// A receipt that all may see.
+    Receipt,
 }
 
 /// What has happened since a client has looked.
@@ -52,7 +61,7 @@ pub struct Arrival {
 pub enum Told {
     /// Nothing that concerns the user.
     Nothing,
-    /// These events, in order, and nothing else.
+    /// These, in order, and nothing else.
     Arrivals(Vec<Arrival>),
     /// More than that, or it is not known any more: look into storage.
     Something,
@@ -158,7 +167,7 @@ impl Feed {
         .await;
     }
 
-    /// An event has arrived.
+    /// Something has arrived.
     pub(super) fn arrived(&self, arrival: Arrival, ring: &mut Ring) {
         self.tell(ring, |inner| {
             inner.news.pos = arrival.pos;
@@ -278,12 +287,8 @@ mod tests {
     }
 
     fn arrival(pos: u64) -> Arrival {
-        Arrival {
-            pos: StreamPos(pos),
-            room: RoomNum(1),
-            event: EventNum(pos),
-            after: StreamPos(pos - 1),
-        }
+        let (what, after) = (What::Event(EventNum(pos)), StreamPos(pos - 1));
+        Arrival { pos: StreamPos(pos), room: RoomNum(1), what, after }
     }
 
     fn positions(told: &Told) -> Vec<u64> {

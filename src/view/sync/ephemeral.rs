@@ -51,9 +51,7 @@ impl Round<'_> {
         let changes = self.syncs.users.receipt_changes(room, self.user(), after, self.now.pos)?;
         let has_read = changes.iter().any(|receipt| receipt.user == self.user());
         if wants("m.receipt") {
-            section
-                .events
-                .extend(merge(changes.into_iter()).into_iter().filter_map(|c| raw("m.receipt", c)));
+            section.events.extend(receipts(changes.into_iter()));
         }
         let since = self.ask.since.filter(|_| window.known).map(|since| since.typing);
         if let Some(user_ids) = self.syncs.typing.changed_since(room, since.unwrap_or(0))
@@ -65,6 +63,13 @@ impl Round<'_> {
         }
         Ok(has_read)
     }
+}
+
+/// Receipts as events.
+pub(super) fn receipts(
+    receipts: impl Iterator<Item = ReceiptEntry>,
+) -> Vec<Raw<AnySyncEphemeralRoomEvent>> {
+    merge(receipts).into_iter().filter_map(|content| raw("m.receipt", content)).collect()
 }
 
 fn raw<T: Serialize>(
