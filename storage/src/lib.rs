@@ -6,6 +6,7 @@
 mod backup;
 mod codec;
 mod error;
+mod events;
 pub mod faults;
 pub mod fs;
 mod index;

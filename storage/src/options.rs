@@ -21,8 +21,8 @@ pub const DEFAULT_VERIFY_BYTES: u64 = 64 << 20;
 pub struct StoreOptions {
     /// The data directory: holds `log/`, `index/` and the lock.
     pub dir: PathBuf,
-    /// Bytes of cache: seven eighths for the index, the rest for bodies from packed segments. sled
-    /// takes about 160 bytes per thousand bytes of index on top.
+    /// Bytes of cache: six eighths for the index, one for bodies from packed segments, one for events
+    /// as they are read. sled takes about 160 bytes per thousand bytes of index on top.
     pub cache_bytes: u64,
     /// Bytes of a log segment before the next one begins and it is packed.
     pub segment_bytes: u64,

@@ -14,6 +14,7 @@ use parlour_event::StreamPos;
 use crate::{
     Direction, Index, Log, Progress, StorageError, StoreOptions,
     backup::remove_index,
+    events::EventCache,
     index::{IndexBatch, blocks::BlockIndex, buffered::BufferedIndex},
     log::{
         End,
@@ -73,7 +74,7 @@ pub(crate) fn open(options: &StoreOptions, keep: Keep) -> Result<Shared, Storage
     }
     let lock = take_lock(options)?;
     finish_repair(options)?;
-    let (index_share, log_share) = (options.cache_bytes / 8 * 7, options.cache_bytes / 8);
+    let (index_share, log_share) = (options.cache_bytes / 8 * 6, options.cache_bytes / 8);
     let candidate = open_candidate(options, index_share);
     let log_options = FileLogOptions {
         files: files.clone(),
@@ -98,6 +99,7 @@ pub(crate) fn open(options: &StoreOptions, keep: Keep) -> Result<Shared, Storage
         login_revision: AtomicU64::new(0),
         log: Box::new(log),
         index: RwLock::new(Some(Box::new(BufferedIndex::new(index)?))),
+        events: EventCache::new(options.cache_bytes / 8),
         suspect: Some(suspect_path(&options.dir)),
         recovery,
         clock: options.clock.clone(),

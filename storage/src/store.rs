@@ -11,11 +11,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use parlour_event::StreamPos;
+use parlour_event::{EventNum, StreamPos};
 
 use crate::{
     BlobRef, Direction, Entry, Index, KeyRange, Log, Op, Record, StorageError,
     codec::{self, Value},
+    events::EventCache,
     fs::FileLock,
     index::{IndexBatch, memory::MemoryIndex, prefix_range},
     log::{End, Located, Placement, file::MonotonicClock, memory::MemoryLog},
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) log: Box<dyn Log>,
     /// `None` once the store is closed.
     pub(crate) index: RwLock<Option<Box<dyn Index>>>,
+    pub(crate) events: EventCache,
     /// The last position that is durable and readable.
     pub(crate) applied: AtomicU64,
     /// How often accounts, devices or tokens were written since the start.
@@ -89,6 +91,7 @@ impl Store {
         Self::from_shared(Shared {
             log: Box::new(MemoryLog::default()),
             index: RwLock::new(Some(Box::new(MemoryIndex::default()))),
+            events: EventCache::new(0),
             applied: AtomicU64::new(0),
             login_revision: AtomicU64::new(0),
             suspect: None,
@@ -296,6 +299,9 @@ impl Writer {
             return Err(error);
         }
         self.end = appended.end;
+        for num in records.iter().flat_map(|record| &record.ops).filter_map(event_of) {
+            self.shared.events.forget(num);
+        }
         if records.iter().flat_map(|record| &record.ops).any(concerns_logins) {
             self.shared.login_revision.fetch_add(1, Ordering::Release);
         }
@@ -320,6 +326,13 @@ impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Writer(next {})", self.next_pos())
     }
+}
+
+/// The event that an operation writes.
+fn event_of(op: &Op) -> Option<EventNum> {
+    let (Op::Put { key, .. } | Op::PutBlob { key, .. } | Op::Delete { key }) = op;
+    let is_event = key.first() == Some(&keys::EVENT);
+    is_event.then(|| keys::KeyReader::new(key).number()).flatten().map(EventNum)
 }
 
 fn concerns_logins(op: &Op) -> bool {

@@ -1,6 +1,6 @@
 //! Rooms and events in the index, and the reads that everyone needs.
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use parlour_event::{
@@ -13,7 +13,7 @@ use super::{
     codec::{Stored, decode_number},
     keys::{self, KeyReader},
 };
-use crate::{Direction, Entry, StorageError, Store};
+use crate::{Direction, Entry, StorageError, Store, events::Known};
 
 /// What came of the checks on an event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,6 +228,34 @@ impl Store {
     ///
     /// If the index or the log cannot be read.
     pub fn events(&self, nums: &[EventNum]) -> Result<Vec<Option<StoredEvent>>, StorageError> {
+        let cache = &self.shared.events;
+        let mut found = Vec::with_capacity(nums.len());
+        let mut missing = Vec::new();
+        for (index, num) in nums.iter().enumerate() {
+            found.push(match cache.get(*num) {
+                Known::Event(event) => Some(StoredEvent::clone(&event)),
+                Known::Nothing(ticket) => {
+                    missing.push((index, *num, ticket));
+                    None
+                }
+            });
+        }
+        let read: Vec<_> = missing.iter().map(|(_, num, _)| *num).collect();
+        for ((index, _, ticket), event) in missing.into_iter().zip(self.read_events(&read)?) {
+            if let (Some(ticket), Some(event)) = (ticket, &event) {
+                // By itself: the body may be a piece of something larger. Without effect if the event
+                // has been written meanwhile.
+                let json = Bytes::copy_from_slice(&event.json);
+                drop(ticket.insert(Arc::new(StoredEvent { json, ..event.clone() })));
+            }
+            if let Some(place) = found.get_mut(index) {
+                *place = event;
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_events(&self, nums: &[EventNum]) -> Result<Vec<Option<StoredEvent>>, StorageError> {
         let keys: Vec<_> = nums.iter().map(|num| keys::event(*num)).collect();
         let entries = self.multi_get(&keys)?;
         let places: Vec<_> = entries.iter().flatten().filter_map(|entry| entry.blob).collect();
