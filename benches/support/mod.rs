@@ -149,7 +149,10 @@ impl Connection {
 
     /// Asks, and does not wait for the answer.
     pub(crate) fn begin(&mut self, method: &str, path: &str, body: &str) {
-        let authorization = format!("Bearer {}", self.token);
+        let authorization = match &*self.token {
+            "" => String::new(),
+            token => format!("Authorization: Bearer {token}\r\n"),
+        };
         self.write(method, &format!("/_matrix/client/v3/{path}"), &authorization, body);
     }
 
@@ -161,14 +164,14 @@ impl Connection {
         authorization: &str,
         body: &str,
     ) -> Vec<u8> {
-        self.write(method, path, authorization, body);
+        self.write(method, path, &format!("Authorization: {authorization}\r\n"), body);
         self.finish(method, path)
     }
 
     fn write(&mut self, method: &str, path: &str, authorization: &str, body: &str) {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Authorization: {authorization}\r\nContent-Length: {}\r\n\r\n{body}",
+             {authorization}Content-Length: {}\r\n\r\n{body}",
             body.len(),
         );
         self.stream.get_mut().write_all(request.as_bytes()).expect("written");
@@ -179,21 +182,43 @@ impl Connection {
         let mut line = String::new();
         self.stream.read_line(&mut line).expect("status");
         let ok = line.contains(" 200 ");
-        let mut length = 0;
+        let (mut length, mut is_chunked) = (0, false);
         loop {
             line.clear();
             self.stream.read_line(&mut line).expect("header");
             if line.trim().is_empty() {
                 break;
             }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            let header = line.to_ascii_lowercase();
+            if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().expect("length");
             }
+            is_chunked |= header.starts_with("transfer-encoding:");
         }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).expect("body");
+        let body = if is_chunked { self.chunks() } else { self.bytes(length) };
         assert!(ok, "{method} {path}: {}", String::from_utf8_lossy(&body));
         body
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.stream.read_exact(&mut bytes).expect("body");
+        bytes
+    }
+
+    /// A body in chunks, as other servers than Parlour send it.
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).expect("length of a chunk");
+            let length = usize::from_str_radix(line.trim(), 16).expect("length of a chunk");
+            body.extend(self.bytes(length));
+            self.bytes(2);
+            if length == 0 {
+                return body;
+            }
+        }
     }
 }
 

@@ -180,11 +180,12 @@ fn half_a_record(server: &Server) -> u64 {
     first_record.len() as u64
 }
 
-/// Cuts the last segment, and so the newest commit.
+/// Cuts the last segment, and so the newest commit. After a kill there are zeros behind it.
 fn shorten(server: &Server) {
     let path = segment(server, 1);
     let content = fs::read(&path).unwrap();
-    fs::write(path, &content[..content.len() - 5]).unwrap();
+    let zeros = content.iter().rev().take_while(|byte| **byte == 0).count();
+    fs::write(path, &content[..content.len() - zeros - 5]).unwrap();
 }
 
 #[test]
