@@ -72,6 +72,7 @@ async fn what_does_not_fit_together_is_refused_and_leaves_nothing() {
     let good = near.ask_to_join(&far, &room, "bob").await;
     let is_create = |pdu: &Arc<Pdu>| pdu.event_type() == "m.room.create";
     let without_create = good.state.iter().filter(|pdu| !is_create(pdu)).cloned().collect();
+    near.settle().await;
     let before = near.engine.store.applied();
     let bad = [
         Entrance { state: without_create, ..good.clone() },
@@ -285,6 +286,7 @@ async fn a_room_of_five_thousand_is_one_commit() {
     let near = Peer { engine: Engine::start(options).await.unwrap(), name };
     let (room, entrance) = large_room(&far, &near, 5_000).await;
     let other = near.create("12", "dora").await;
+    near.settle().await;
     let before = commits.groups.load(Ordering::SeqCst);
     let sent = near.engine.rooms.enter(entrance).await.unwrap();
     assert_eq!(commits.groups.load(Ordering::SeqCst), before + 1, "one flush");

@@ -6,7 +6,12 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use parlour_actors::{env::ManualClock, federation_queue::Failure, users::OutgoingEdu};
 use parlour_event::StreamPos;
@@ -18,9 +23,11 @@ async fn post(server: &Server, to: &str, numbers: Range<u64>) {
     for number in numbers {
         let json = json!({ "edu_type": "m.direct_to_device", "content": number });
         let edu = OutgoingEdu { server: to.to_owned(), json: json.to_string().into() };
+        let mut hasher = DefaultHasher::new();
+        to.hash(&mut hasher);
         let mut transaction = [0; 16];
         transaction[..8].copy_from_slice(&number.to_be_bytes());
-        transaction[8..].copy_from_slice(&(to.len() as u64).to_be_bytes());
+        transaction[8..].copy_from_slice(&hasher.finish().to_be_bytes());
         let sender = user("alice");
         // Whoever repeats a request changes nothing.
         for _ in 0..2 {

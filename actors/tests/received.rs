@@ -62,6 +62,7 @@ async fn an_outlier_is_no_place_to_build_on_until_it_arrives_as_an_event() {
         let off = near.engine.store.off_timeline(near.num(&room), EventNum(0), 100).unwrap();
         assert!(off.contains(&num));
         // Again does nothing.
+        near.settle().await;
         let applied = near.engine.store.applied();
         near.engine.rooms.outliers(&room, vec![topic.clone()]).await.unwrap();
         assert_eq!(near.engine.store.applied(), applied);
@@ -347,6 +348,7 @@ async fn what_follows_a_refused_event_takes_the_place_of_what_that_followed() {
 #[actix::test]
 async fn what_is_handed_over_is_accepted_or_refused() {
     let (far, near, room) = shared("11").await;
+    far.settle().await;
     let applied = far.engine.store.applied();
     let dora = near.user("dora");
     // Not signed, not written.
@@ -375,6 +377,7 @@ async fn what_is_handed_over_is_accepted_or_refused() {
 
     // Banned: refused, and nothing is written.
     far.send(&room, far.member("alice", &dora, "ban")).await;
+    far.settle().await;
     let applied = far.engine.store.applied();
     let events = far.timeline(&room);
     let auth = [&events[0], &events[2], &events[3], join.event_id()];
