@@ -119,7 +119,7 @@ async fn put_together(
     let (test_routes, bulk) = testing::routes(boot, engine, &view, &accounts, faults)?;
     let routes = discovery_routes(boot)
         .and(test_routes)
-        .and(account_routes(boot, engine, &accounts))
+        .and(account_routes(boot, engine, &view, &network, &accounts))
         .and(operators::admin_routes(boot, engine, &view, accounts, notices))
         .and(profile::routes(profiles.clone()))
         .and(aliases::routes(aliases.clone()))
@@ -203,12 +203,18 @@ fn accounts(boot: &Boot, engine: &Engine) -> Result<Arc<Accounts>, StartError> {
 }
 
 /// Accounts, logins and users' own data.
-fn account_routes(boot: &Boot, engine: &Engine, accounts: &Arc<Accounts>) -> Routes {
+fn account_routes(
+    boot: &Boot,
+    engine: &Engine,
+    view: &View,
+    network: &Network,
+    accounts: &Arc<Accounts>,
+) -> Routes {
     let users = engine.users.clone();
     let store = engine.store.clone();
     let default_room_version = boot.config.rooms.default_version.clone();
     let capabilities = CapabilitiesContext { accounts: accounts.clone(), default_room_version };
-    session_routes(boot, engine, accounts.clone())
+    session_routes(boot, engine, view, network, accounts.clone())
         .and(account::routes())
         .and(account_data::routes(Arc::new(AccountDataContext {
             users: users.clone(),
@@ -231,7 +237,13 @@ fn people_routes(boot: &Boot, engine: &Engine, view: &View) -> Routes {
 }
 
 /// Coming in, and what has to be confirmed by who is in.
-fn session_routes(boot: &Boot, engine: &Engine, accounts: Arc<Accounts>) -> Routes {
+fn session_routes(
+    boot: &Boot,
+    engine: &Engine,
+    view: &View,
+    network: &Network,
+    accounts: Arc<Accounts>,
+) -> Routes {
     let (config, env) = (&boot.config.registration, &boot.env);
     let registration_tokens =
         Arc::new(RegistrationTokens::new(&config.mode, engine.stored_tokens.clone()));
@@ -259,8 +271,12 @@ fn session_routes(boot: &Boot, engine: &Engine, accounts: Arc<Accounts>) -> Rout
     let password = PasswordContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
     let deactivate = DeactivateContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
     let devices = DeviceContext { accounts: accounts.clone(), uiaa: uiaa.clone() };
-    let users = accounts.users.clone();
-    let cross_signing = CrossSigningContext { users, uiaa: uiaa.clone() };
+    let cross_signing = CrossSigningContext {
+        users: accounts.users.clone(),
+        remote: network.user_keys.clone(),
+        view: view.clone(),
+        uiaa: uiaa.clone(),
+    };
     register::routes(Arc::new(register))
         .and(uiaa::fallback::routes(uiaa))
         .and(login::routes(Arc::new(login)))

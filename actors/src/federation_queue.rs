@@ -168,6 +168,14 @@ impl FederationQueues {
         }
     }
 
+    /// Whether nobody should wait for an answer of a server: it could not be reached more than once,
+    /// is not tried now, and has not been heard of meanwhile.
+    #[must_use]
+    pub fn is_silent(&self, server: &ServerName) -> bool {
+        let now = self.0.now();
+        self.0.lock().lines.get(server).is_some_and(|line| line.is_silent(now))
+    }
+
     /// An operator wants a server to be tried at once. Returns whether it could not be reached so
     /// far.
     #[must_use]

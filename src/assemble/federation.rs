@@ -85,7 +85,7 @@ impl Network {
             engine.rooms.ask_policy_servers(Arc::new(NetworkPolicy(room_client.clone())));
         }
         let queues = sending::queues(boot, engine, client.clone())?;
-        let user_keys = user_keys(boot, engine, client.clone())?;
+        let user_keys = user_keys(boot, engine, client.clone(), queues.clone())?;
         let resync = Resync::new(user_keys.clone(), engine.store.clone());
         Ok(Self { client, checker, room_client, queues, ring, user_keys, resync, carrier })
     }
@@ -147,11 +147,13 @@ fn user_keys(
     boot: &Boot,
     engine: &Engine,
     client: FederationClient,
+    queues: FederationQueues,
 ) -> Result<UserKeysClient, StartError> {
     let help = "Users whose keys were asked for anew, by what came of it";
     let outcomes = Opts::new("parlour_federation_key_resyncs_total", help);
     let outcomes = boot.metrics.add(IntCounterVec::new(outcomes, &["outcome"])?)?;
-    Ok(UserKeysClient::new(client, engine.users.clone(), engine.store.clone(), outcomes))
+    let (users, store) = (engine.users.clone(), engine.store.clone());
+    Ok(UserKeysClient::new(client, queues, users, store, outcomes))
 }
 
 fn key_ring(config: &Config, engine: &Engine, client: FederationClient, boot: &Boot) -> KeyRing {

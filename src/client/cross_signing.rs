@@ -2,12 +2,17 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#cross-signing>
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use parlour_actors::users::{CrossSigningKeys, NewSignature, SigningError, Users};
 use ruma::{
-    OwnedUserId,
+    OwnedServerName, OwnedUserId, UserId,
     api::{
         client::keys::{upload_signatures, upload_signing_keys},
         error::ErrorCode,
@@ -23,18 +28,28 @@ use super::{
 };
 use crate::{
     error::ApiError,
+    federation::outbound::user_keys::{KeysError, UserKeysClient, Wanted},
     http::{Answering, Api, Json, RouteOptions, Routes, Ruma},
     limits::RateClass,
+    view::View,
 };
 
 /// The largest request, in bytes.
 const MAX_BODY: usize = 1 << 20;
+
+/// How long other servers have to say what they know, and how many are asked at the same time.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const AT_ONCE: usize = 16;
 
 /// What these endpoints need to know.
 #[derive(Debug)]
 pub struct CrossSigningContext {
     /// Where keys are kept.
     pub users: Users,
+    /// Whose keys other servers have.
+    pub remote: UserKeysClient,
+    /// Where it may take long to read.
+    pub view: View,
     /// Who is half-way through.
     pub uiaa: Arc<Uiaa>,
 }
@@ -93,28 +108,84 @@ struct Failure {
     error: String,
 }
 
+/// What other servers were asked, of whose users nothing was known here.
+#[derive(Default)]
+struct Asked {
+    masters: BTreeMap<OwnedUserId, Bytes>,
+    /// Those that gave no answer.
+    silent: BTreeSet<OwnedServerName>,
+}
+
 /// `POST /_matrix/client/v3/keys/signatures/upload`
 async fn upload_signatures(
     context: Arc<CrossSigningContext>,
     req: Ruma<Answering<upload_signatures::v3::Request, Failures>>,
 ) -> Result<Json<Failures>, ApiError> {
+    let asked = context.ask(&req.caller.user_id, req.signed_keys.keys()).await?;
     let (mut places, mut new) = (Vec::new(), Vec::new());
     for (user, keys) in &req.signed_keys {
         for (key, signed) in keys.iter() {
             places.push((user.clone(), key.to_owned()));
             let signed = Bytes::copy_from_slice(RawValue::get(signed).as_bytes());
-            new.push(NewSignature { user: user.to_string(), key: key.to_owned(), signed });
+            let asked = asked.masters.get(user).cloned();
+            new.push(NewSignature { user: user.to_string(), key: key.to_owned(), signed, asked });
         }
     }
     let results = context.users.add_signatures(req.caller.user_id.as_str(), new).await?;
     let mut failures = BTreeMap::<_, BTreeMap<_, _>>::new();
     for ((user, key), result) in places.into_iter().zip(results) {
         if let Err(error) = result {
-            let failure = Failure { errcode: errcode(&error), error: error.to_string() };
+            let failure = asked.failure(&user, &error);
             failures.entry(user).or_default().insert(key, failure);
         }
     }
     Ok(Json(Failures { failures }))
+}
+
+impl CrossSigningContext {
+    /// Asks the servers of those among some users of whom nothing is known here.
+    async fn ask<'a>(
+        &self,
+        caller: &UserId,
+        users: impl Iterator<Item = &'a OwnedUserId>,
+    ) -> Result<Asked, ApiError> {
+        let others = users.filter(|user| user.server_name() != caller.server_name());
+        let wanted: Wanted = others.map(|user| (user.clone(), Vec::new())).collect();
+        let mut asked = Asked::default();
+        if wanted.is_empty() {
+            return Ok(asked);
+        }
+        let remote = self.remote.clone();
+        let look = self.view.run(move |_| remote.look(wanted).map_err(ApiError::from)).await?;
+        let answers = stream::iter(look.unknown).map(async |(server, missing)| {
+            let answer = self.remote.query(&server, missing, TIMEOUT).await;
+            (server, answer)
+        });
+        let mut answers = answers.buffer_unordered(AT_ONCE);
+        while let Some((server, answer)) = answers.next().await {
+            match answer {
+                Ok(found) => {
+                    asked.masters.extend(found.into_iter().filter_map(|(user, keys)| {
+                        Some((user, keys.signing.get("master")?.clone()))
+                    }))
+                }
+                Err(KeysError::Ask(_)) => drop(asked.silent.insert(server)),
+                Err(KeysError::User(error)) => return Err(error.into()),
+            }
+        }
+        Ok(asked)
+    }
+}
+
+impl Asked {
+    /// Why a signature was not taken. Whether a server that is silent knows the key nobody can say.
+    fn failure(&self, user: &UserId, error: &SigningError) -> Failure {
+        if matches!(error, SigningError::Unknown) && self.silent.contains(user.server_name()) {
+            let error = "The user's server gives no answer".to_owned();
+            return Failure { errcode: ErrorCode::Unknown, error };
+        }
+        Failure { errcode: errcode(error), error: error.to_string() }
+    }
 }
 
 fn errcode(error: &SigningError) -> ErrorCode {

@@ -246,3 +246,25 @@ impl From<AliasError> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parlour_actors::persister::PersistError;
+    use parlour_storage::StorageError;
+
+    use super::*;
+
+    #[test]
+    fn what_storage_refuses_is_no_fault_of_the_client() {
+        let full = || Arc::new(StorageError::Stopped("the disk is full".to_owned()));
+        for error in [
+            UserError::Storage(full()),
+            UserError::Persist(PersistError::Storage(full())),
+            UserError::Persist(PersistError::Stopped),
+        ] {
+            assert!(ApiError::from(error).status().is_server_error());
+        }
+    }
+}

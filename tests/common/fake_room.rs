@@ -47,6 +47,12 @@ impl FakeRoom {
         self.add(user, "m.room.member", user, json!({ "membership": "join" }));
     }
 
+    /// Sets state, as the one who made the room.
+    pub(crate) fn set(&mut self, kind: &str, content: Value) {
+        let eve = self.user("eve");
+        self.add(&eve, kind, "", content);
+    }
+
     fn add(&mut self, sender: &str, kind: &str, key: &str, content: Value) {
         let builder = self.builder(sender, kind, key, &content);
         let event = builder.build_and_sign(self.version, self.server(), &self.origin.key).unwrap();
@@ -60,8 +66,9 @@ impl FakeRoom {
     fn builder(&self, sender: &str, kind: &str, key: &str, content: &Value) -> PduBuilder {
         let reference = |event: &Pdu| EventReference::from(event.event_id().clone());
         // Who comes is allowed by the rules, not by who is there.
-        let is_named = |event: &&Pdu| {
-            event.event_type() != "m.room.member" || event.state_key() == Some(sender)
+        let is_named = |event: &&Pdu| match event.event_type() {
+            "m.room.member" => event.state_key() == Some(sender),
+            kind => kind != "m.room.policy",
         };
         let named = self.events.iter().take(8).filter(is_named).map(reference);
         PduBuilder {

@@ -71,6 +71,23 @@ impl FakeServer {
     where
         F: Fn(&Asked) -> Option<(u16, Vec<u8>)> + Send + Sync + 'static,
     {
+        Self::start_as(host, keys, answers)
+    }
+
+    /// One that answers nothing but what keys it has: what the document says, which it signs.
+    pub(crate) fn start_with_keys(document: impl FnOnce(&Origin) -> Value) -> Self {
+        let nothing = |_| |_: &Asked| None;
+        Self::start_as("localhost", |origin| signed(document(origin), origin), nothing)
+    }
+
+    fn start_as<F>(
+        host: &str,
+        keys: impl FnOnce(&Origin) -> Vec<u8>,
+        answers: impl FnOnce(Origin) -> F,
+    ) -> Self
+    where
+        F: Fn(&Asked) -> Option<(u16, Vec<u8>)> + Send + Sync + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let name = format!("{host}:{}", listener.local_addr().unwrap().port());
         let key = SigningKey::from_seed(&[7; 32], "fake").unwrap();
@@ -127,13 +144,21 @@ fn tls_config() -> Arc<ServerConfig> {
 
 /// The document with which the server tells its key.
 fn keys(origin: &Origin) -> Vec<u8> {
-    let key = parlour_event::hashes::encode_base64(&origin.key.public_key().to_bytes());
     let document = json!({
         "server_name": origin.name,
         "valid_until_ts": 4_000_000_000_000_i64,
-        "verify_keys": { origin.key.key_id(): { "key": key } },
+        "verify_keys": { origin.key.key_id(): { "key": encode_key(&origin.key) } },
         "old_verify_keys": {},
     });
+    signed(document, origin)
+}
+
+/// A public key as documents have it.
+pub(crate) fn encode_key(key: &SigningKey) -> String {
+    parlour_event::hashes::encode_base64(&key.public_key().to_bytes())
+}
+
+fn signed(document: Value, origin: &Origin) -> Vec<u8> {
     let mut document = super::federation::parse(&document);
     signing::sign_json(&mut document, &origin.name, &origin.key);
     bytes(document)

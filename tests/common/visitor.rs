@@ -205,3 +205,27 @@ impl<'a> Visitor<'a> {
         texts
     }
 }
+
+/// Somebody in a room that has nothing to do with what happens elsewhere.
+pub(crate) struct Bystander {
+    user: User,
+    room: String,
+}
+
+impl Bystander {
+    /// A new user alone in a room.
+    #[track_caller]
+    pub(crate) fn of(server: &Server) -> Self {
+        let user = server.user(&format!("bystander{}", fresh_txn().to_lowercase()));
+        let room = user.create_room(json!({ "preset": "private_chat" })).room_id();
+        Self { user, room }
+    }
+
+    /// What is said in the room is there at once.
+    #[track_caller]
+    pub(crate) fn is_served(&self) {
+        let said = self.user.say(&self.room, "still here").event_id();
+        let page = self.user.room(&self.room, "messages?dir=b&limit=1").ok();
+        assert_eq!(page.chunk()[0]["event_id"], said);
+    }
+}

@@ -391,3 +391,27 @@ fn who_sends_many_transactions_at_once_has_to_wait() {
     assert_eq!((good.len(), refused.len()), (4, 2));
     refused.into_iter().for_each(|answer| drop(answer.refused(429, "M_LIMIT_EXCEEDED")));
 }
+
+#[test]
+fn what_waited_when_the_server_stopped_comes_with_what_follows_it() {
+    let (mut near, script) = (Server::start_federated(&[]), Arc::<Script>::default());
+    *script.gives_missing.lock().unwrap() = true;
+    let far = script.play();
+    let alice = near.user("alice");
+    let visitor = Visitor::new(&near, &alice, &far.origin, "11");
+    let events = chain(&script, &visitor, &visitor.newest(), &texts(4));
+    script.gate.close();
+    // Its sender is told that it has come, and will not send it again.
+    visitor.accepted(&events[2..3]);
+    assert!(visitor.said().is_empty());
+    let Visitor { room, user, version, origin, .. } = visitor;
+    near.restart();
+    script.gate.open();
+    let alice = near.again(&alice);
+    let visitor = Visitor { near: &near, host: &alice, room, version, origin, user };
+    assert!(visitor.said().is_empty(), "it was lost");
+    let since = alice.sync(Ask::initial()).ok().next_batch();
+    visitor.accepted(&events[3..]);
+    hears(&alice, &since, &visitor, "3");
+    assert_eq!(visitor.said(), texts(4));
+}

@@ -7,7 +7,9 @@ use parlour_event::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{Asked, FakeServer, Origin, Server, User, Visitor, bytes, parse, path};
+use crate::common::{
+    Asked, FakeRoom, FakeServer, Origin, Server, User, Visitor, bytes, parse, path,
+};
 
 const VERSION: &str = "11";
 
@@ -17,14 +19,18 @@ fn key() -> SigningKey {
 }
 
 fn sign(event: &Object, name: &str) -> Object {
+    sign_in(VERSION, event, name)
+}
+
+fn sign_in(version: &str, event: &Object, name: &str) -> Object {
     let mut event = event.clone();
-    signing::sign_event(RoomVersion::parse(VERSION).unwrap(), &mut event, name, &key());
+    signing::sign_event(RoomVersion::parse(version).unwrap(), &mut event, name, &key());
     event
 }
 
 /// The answer with the policy server's signature on an event.
-fn signature(origin: &Origin, event: &Value) -> Vec<u8> {
-    let signed = sign(&parse(event), &origin.name);
+fn signature(version: &str, origin: &Origin, event: &Value) -> Vec<u8> {
+    let signed = sign_in(version, &parse(event), &origin.name);
     let signature = signed["signatures"].get(&origin.name).unwrap();
     let signature = signature.get("ed25519:policy_server").unwrap();
     let by_key = Object::from([("ed25519:policy_server".to_owned(), signature.clone())]);
@@ -50,11 +56,13 @@ fn policy_server() -> FakeServer {
                 "broken" => return error(500, "?"),
                 "logs out" => return error(400, r#"{"errcode":"M_UNKNOWN_TOKEN","error":"?"}"#),
                 "no token" => return error(401, r#"{"errcode":"M_MISSING_TOKEN","error":"?"}"#),
-                "forged" => return Some((200, signature(&origin, &json!({ "type": "other" })))),
+                "forged" => {
+                    return Some((200, signature(VERSION, &origin, &json!({ "type": "other" }))));
+                }
                 _ if asked.body["content"]["membership"] == "knock" => return error(403, "{}"),
                 _ => {}
             }
-            Some((200, signature(&origin, &asked.body)))
+            Some((200, signature(VERSION, &origin, &asked.body)))
         }
     })
 }
@@ -165,4 +173,42 @@ fn clients_are_told_what_the_policy_server_says() {
     assert_eq!(visitor.said(), Vec::<String>::new());
     alice.say(room, "hello").ok();
     assert_eq!(visitor.said(), ["hello"]);
+}
+
+/// A server with a room whose policy server it is itself; it signs joins, or does not.
+fn room_with_policy(signs: bool) -> FakeServer {
+    FakeServer::start(|origin: Origin| {
+        let mut room = FakeRoom::new(&origin, &format!("!guarded:{}", origin.name));
+        let public = key().public_key().to_base64();
+        room.set(
+            "m.room.policy",
+            json!({ "via": origin.name, "public_keys": { "ed25519": public } }),
+        );
+        move |asked: &Asked| match asked.path == "/_matrix/policy/v1/sign" {
+            true if signs => Some((200, signature("10", &origin, &asked.body))),
+            true => Some((400, br#"{"errcode":"M_FORBIDDEN","error":"no"}"#.to_vec())),
+            false => room.honest(asked),
+        }
+    })
+}
+
+// Checklist 13.21
+#[test]
+fn a_join_through_another_server_is_signed_as_soon_as_the_policy_server_is_known() {
+    let near = Server::start_federated(&[]);
+    let alice = near.user("alice");
+    for signs in [true, false] {
+        let far = room_with_policy(signs);
+        let room = format!("!guarded:{}", far.name());
+        let join = path("/_matrix/client/v3/join/{}?via={}", &[&room, far.name()]);
+        alice.http.post(&join, &json!({})).ok();
+        assert_eq!(asked(&far), 1);
+        let members = alice.room(&room, "members").ok().chunk();
+        let own = members.iter().find(|event| event["state_key"] == alice.id).unwrap();
+        let at = path("/_matrix/federation/v1/event/{}", &[own["event_id"].as_str().unwrap()]);
+        let event = far.origin.get(&near, &at).ok()["pdus"][0].clone();
+        let signature = &event["signatures"][far.name()]["ed25519:policy_server"];
+        assert_eq!(signature.is_string(), signs, "{event}");
+        assert!(event["signatures"][&near.name()].is_object(), "{event}");
+    }
 }

@@ -165,3 +165,35 @@ fn nothing_is_lost_and_nothing_comes_twice_when_either_server_is_killed() {
         assert!(texts(&user.sync(Ask::since(since)).ok()).is_empty());
     }
 }
+
+// Checklist 5.4
+#[test]
+fn what_the_disk_refuses_can_be_sent_again_and_comes_once() {
+    let (near, far) = (Server::start_federated(&[]), Taker::start());
+    let root = near.admin("root");
+    let (alice, carol, bob) = (near.user("alice"), near.user("carol"), far.user("bob"));
+    let since = carol.sync(Ask::initial()).ok().next_batch();
+    let fail = |writes: i64| {
+        let faults = json!({ "failing_writes": writes });
+        root.http.put("/_parlour/test/v1/faults", &faults).ok();
+    };
+    let messages =
+        json!({ &carol.id: { "*": { "text": "here" } }, &bob: { "D": { "text": "there" } } });
+    fail(-1);
+    for _ in 0..2 {
+        send_as(&alice, "again", messages.clone()).refused(503, "M_UNKNOWN");
+    }
+    fail(0);
+    for _ in 0..3 {
+        send_as(&alice, "again", messages.clone()).ok();
+    }
+    send(
+        &alice,
+        json!({ &carol.id: { "*": { "text": "last" } }, &bob: { "D": { "text": "last" } } }),
+    )
+    .ok();
+    assert_eq!(texts(&carol.sync(Ask::since(&since)).ok()), ["here", "last"]);
+    let there: Vec<_> =
+        contents(&far, 2).iter().map(|one| one["messages"][&bob]["D"]["text"].clone()).collect();
+    assert_eq!(there, ["there", "last"]);
+}

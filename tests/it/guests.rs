@@ -177,3 +177,27 @@ fn a_guest_becomes_a_user_and_keeps_its_rooms() {
     again.http.get(WHOAMI).ok();
     server.again(&other).http.get(WHOAMI).refused(401, "M_UNKNOWN_TOKEN");
 }
+
+// Checklist 8.9
+#[test]
+fn guests_come_into_rooms_of_other_servers_when_these_are_here_and_want_them() {
+    let near = Server::start_federated(&[("PARLOUR_REGISTRATION__GUESTS", "true")]);
+    let far = Server::start_federated(&[]);
+    let (alice, bob, guest) = (near.user("alice"), far.user("bob"), guest(&near));
+    let room = open_room(&bob);
+    let join = path("/_matrix/client/v3/join/{}?via={}", &[&room, &far.name()]);
+    // Whether the room wants guests nobody here knows: other servers do not ask who is one.
+    guest.join(&room).refused(403, FORBIDDEN);
+    assert!(bob.state(&room, "m.room.member", &guest.id).status == 404);
+    alice.http.post(&join, &json!({})).ok();
+    guest.join(&room).ok();
+    guest.say(&room, "hello").event_id();
+    // When the room does not want them any more, they go, wherever that was said.
+    let since = alice.sync(Ask::initial()).next_batch();
+    allow(&bob, &room, "forbidden");
+    let is_out = || alice.state(&room, "m.room.member", &guest.id)["membership"] == "leave";
+    if !is_out() {
+        alice.sync_until(&since, |_| is_out());
+    }
+    guest.join(&room).refused(403, FORBIDDEN);
+}

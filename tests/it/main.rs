@@ -20,6 +20,7 @@ mod devices;
 mod embedding;
 mod encryption;
 mod errors;
+mod federation_attacks;
 mod federation_destinations;
 mod federation_edus;
 mod federation_forks;

@@ -65,7 +65,7 @@ impl Queues {
     ) -> Result<Read, StorageError> {
         let mut read = Read::default();
         match &wanted.news {
-            unheard::Wanted::Users(users) => self.read_updates(users, &mut read)?,
+            unheard::Wanted::Users(users) => self.read_updates(users, target, &mut read)?,
             unheard::Wanted::LookUp(heard, cursor) => {
                 let page = self.who_has_changed(server, *heard, *cursor)?;
                 read.page = Some(Page { target, ..page });
@@ -78,8 +78,14 @@ impl Queues {
         Ok(read)
     }
 
-    /// What is said of users' devices now.
-    fn read_updates(&self, users: &Users, read: &mut Read) -> Result<(), StorageError> {
+    /// What is to be said of users' devices. Of what came after `target` there will be news, and it
+    /// is not to be said twice.
+    fn read_updates(
+        &self,
+        users: &Users,
+        target: StreamPos,
+        read: &mut Read,
+    ) -> Result<(), StorageError> {
         let Read { parcel: Parcel { updates, .. }, left, .. } = read;
         for (user, unsaid) in users {
             let list: DeviceList =
@@ -87,9 +93,9 @@ impl Queues {
             let Unsaid { since, has_come } = *unsaid;
             let devices = match has_come {
                 true => list.last().into_iter().collect(),
-                false => list.after(StreamPos(since.0.saturating_sub(1))),
+                false => list.within(StreamPos(since.0.saturating_sub(1)), target),
             };
-            let signing = !has_come && list.signing >= since;
+            let signing = !has_come && (since..=target).contains(&list.signing);
             if updates.len() + devices.len() + usize::from(signing) > MAX_UPDATES {
                 left.push((user.clone(), *unsaid));
                 continue;

@@ -160,7 +160,7 @@ impl Table {
     pub(super) fn is_back(&mut self, server: &ServerName, now: u64) -> bool {
         let Some(line) = self.lines.get_mut(server) else { return false };
         line.is_unsaved |= !line.was_reached;
-        line.was_reached = true;
+        (line.was_reached, line.was_heard) = (true, true);
         if !line.health.is_failing() || line.is_running {
             return false;
         }

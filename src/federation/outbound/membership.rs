@@ -38,6 +38,8 @@ use serde_json::value::RawValue;
 
 use super::{
     client::{AskError, FederationClient},
+    policy,
+    rooms::RoomClient,
     transport::Limits,
 };
 use crate::federation::{
@@ -148,7 +150,8 @@ impl Handshakes {
             }
             answer => answer?,
         };
-        self.read_room(version, join, state.room_state).await
+        let entrance = self.read_room(version, join, state.room_state).await?;
+        Ok(policy::signed(&RoomClient::new(self.client.clone()), entrance).await)
     }
 
     /// Leaves a room through a server: rejects an invite, or takes a knock back.

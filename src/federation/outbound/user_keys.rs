@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use parlour_actors::{
+    federation_queue::FederationQueues,
     per_key::PerKey,
     users::{KEY_USAGES, Kept, MAX_KNOWN_DEVICES, RemoteUserKeys, UserError, Users},
 };
@@ -80,6 +81,8 @@ pub struct UserKeysClient(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     client: FederationClient,
+    /// Who knows which servers are away.
+    queues: FederationQueues,
     users: Users,
     store: Store,
     turns: PerKey<OwnedUserId, Mutex<()>>,
@@ -118,12 +121,13 @@ impl UserKeysClient {
     #[must_use]
     pub fn new(
         client: FederationClient,
+        queues: FederationQueues,
         users: Users,
         store: Store,
         outcomes: IntCounterVec,
     ) -> Self {
         let turns = PerKey::default();
-        Self(Arc::new(Inner { client, users, store, turns, outcomes }))
+        Self(Arc::new(Inner { client, queues, users, store, turns, outcomes }))
     }
 
     /// Whether a server may be asked at all.
@@ -187,13 +191,14 @@ impl UserKeysClient {
     ///
     /// # Errors
     ///
-    /// [`KeysError`], if the server gives no answer within this time.
+    /// [`KeysError`], if the server gives no answer within this time, or is away.
     pub async fn query(
         &self,
         server: &ServerName,
         missing: BTreeMap<OwnedUserId, Missing>,
         time: Duration,
     ) -> Result<BTreeMap<OwnedUserId, RemoteUserKeys>, KeysError> {
+        self.check_present(server)?;
         match timeout(time, self.query_in_turn(server, missing, time)).await {
             Ok(found) => found,
             Err(_) => Err(AskError::from(TransportError::Timeout).into()),
@@ -254,7 +259,17 @@ impl UserKeysClient {
         request: claim_keys::Request,
         time: Duration,
     ) -> Result<claim_keys::Response, AskError> {
+        self.check_present(server)?;
         self.0.client.ask(server, request, Limits { time, body: MANY_USERS }).await
+    }
+
+    /// Nobody is to wait for a server that could not be reached again and again, until it is tried
+    /// the next time or contacts this server.
+    fn check_present(&self, server: &ServerName) -> Result<(), AskError> {
+        match self.0.queues.is_silent(server) {
+            true => Err(TransportError::Connection("it could not be reached".to_owned()).into()),
+            false => Ok(()),
+        }
     }
 
     /// Forgets a user.

@@ -64,6 +64,15 @@ impl DeviceList {
         self.remembered().skip(first).collect()
     }
 
+    /// The same, but for those that came after another position.
+    #[must_use]
+    pub fn within(&self, after: StreamPos, until: StreamPos) -> Vec<DeviceUpdate> {
+        let later = self.recent.iter().filter(|(pos, _)| *pos > until).count();
+        let mut updates = self.after(after);
+        updates.truncate(updates.len().saturating_sub(later));
+        updates
+    }
+
     /// The newest update.
     #[must_use]
     pub fn last(&self) -> Option<DeviceUpdate> {
@@ -165,6 +174,9 @@ mod tests {
         assert_eq!(ids(&list, 10), [(2, Some(1)), (3, Some(2))]);
         assert_eq!(ids(&list, 20), []);
         assert_eq!(list.after(StreamPos(19))[1].device, "B");
+        assert_eq!(list.within(StreamPos(0), StreamPos(29)), list.after(StreamPos(0)));
+        assert_eq!(list.within(StreamPos(10), StreamPos(19)), []);
+        assert_eq!(list.within(StreamPos(0), StreamPos(19)), list.after(StreamPos(0))[..1]);
     }
 
     #[test]

@@ -256,3 +256,38 @@ fn who_has_verified_somebody_elsewhere_sees_it_alone() {
     assert_eq!(query(&carol, &bob)["master_keys"][&bob.id], *master);
     assert_eq!(query(&bob, &bob)["master_keys"][&bob.id], *master);
 }
+
+// Checklist 5.9
+#[test]
+fn whose_keys_were_never_asked_for_can_be_signed_too() {
+    let (one, two) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let ([alice, carol], bob) = (["alice", "carol"].map(|name| one.user(name)), two.user("bob"));
+    [(&alice, 0), (&carol, 60)].iter().for_each(|(user, base)| {
+        upload(user, &keys(user, *base)).ok();
+    });
+    let of_bob = keys(&bob, 20);
+    upload(&bob, &of_bob).ok();
+    let name = public(20 + MASTER);
+    let signed_by = |user: &User, base: u8| {
+        let mut signed = of_bob["master_key"].clone();
+        sign(&mut signed, &user.id, &public(base + OTHERS), &pair(base + OTHERS));
+        signed
+    };
+    // No room is shared with him, so nothing is remembered but the signature.
+    let signed = signed_by(&alice, 0);
+    let answer = sent(&alice, &bob, &name, &signed);
+    assert_eq!(answer["failures"], json!({}), "{}", answer.body);
+    assert_eq!(query(&alice, &bob)["master_keys"][&bob.id], signed);
+    // With a room he is known, and asked about once.
+    let room = carol.public_room();
+    let join = path("/_matrix/client/v3/join/{}?via={}", &[&room, &one.name()]);
+    bob.http.post(&join, &json!({})).ok();
+    let signed = signed_by(&carol, 60);
+    let answer = sent(&carol, &bob, &name, &signed);
+    assert_eq!(answer["failures"], json!({}), "{}", answer.body);
+    assert_eq!(query(&carol, &bob)["master_keys"][&bob.id], signed);
+    // What he does not have, and of whom nobody can say.
+    failed(&sent(&carol, &bob, "NOWHERE", &signed), &bob, "NOWHERE", "M_NOT_FOUND");
+    let gone = User { id: "@gone:localhost:1".to_owned(), ..bob.clone() };
+    failed(&sent(&carol, &gone, "KEY", &signed), &gone, "KEY", "M_UNKNOWN");
+}

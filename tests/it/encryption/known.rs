@@ -22,6 +22,8 @@ struct Said {
     self_signing: Option<Value>,
     /// It cannot be asked.
     is_down: bool,
+    /// It takes no transactions.
+    is_deaf: bool,
 }
 
 type Shared = Arc<Mutex<Said>>;
@@ -67,6 +69,8 @@ impl Said {
             // What it was not asked for.
             found["device_keys"]["@alice:elsewhere.org"] = json!({});
             found
+        } else if asked.is("v1/send/") && !self.is_deaf {
+            json!({ "pdus": {} })
         } else {
             return None;
         };
@@ -383,4 +387,27 @@ fn many_who_ask_at_once_make_one_request() {
         }
     });
     assert_eq!(asked(&far), (0, 1));
+}
+
+// Checklist 5.9
+#[test]
+fn nobody_waits_for_a_server_that_cannot_be_reached() {
+    let near = Server::start_federated(&[]);
+    let alice = near.user("alice");
+    let (server, said) = far();
+    said.lock().unwrap().is_deaf = true;
+    let visitor = Visitor::new(&near, &alice, &server.origin, "11");
+    alice.say(&visitor.room, "hello?").ok();
+    let failed = r#"parlour_federation_transactions_total{outcome="unreachable"} 4"#;
+    await_that("it was tried again and again", || near.http.text("/metrics").contains(failed));
+    let answer = query(&alice, &visitor.user);
+    assert!(answer["failures"][server.name()]["errcode"].is_string(), "{}", answer.body);
+    let wanted = json!({ "one_time_keys": { &visitor.user: { "D": "signed_curve25519" } } });
+    let answer = alice.http.post("/_matrix/client/v3/keys/claim", &wanted).ok();
+    assert!(answer["failures"][server.name()]["errcode"].is_string(), "{}", answer.body);
+    assert_eq!(asked(&server), (0, 0), "nobody has asked it");
+    // As soon as it is heard of it is worth a question.
+    said.lock().unwrap().devices.insert("D".to_owned(), device(&visitor.user, "D", "key"));
+    visitor.accepted(&[visitor.message("here I am", &[&visitor.newest()])]);
+    assert_eq!(devices(&alice, &visitor.user)["D"]["device_id"], "D");
 }

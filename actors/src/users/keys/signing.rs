@@ -74,6 +74,9 @@ pub struct NewSignature {
     pub key: String,
     /// The key with the signatures.
     pub signed: Bytes,
+    /// The user's master key, if the user's server was asked for it. It counts where nothing is
+    /// remembered of the user.
+    pub asked: Option<Bytes>,
 }
 
 impl Users {
@@ -332,7 +335,7 @@ fn target(
     // Of users of other servers it is known what they publish.
     let master = match own {
         Some(own) => Some(own),
-        None => body(store, &known_keys::signing_key(&new.user, "master"))?,
+        None => body(store, &known_keys::signing_key(&new.user, "master"))?.or(new.asked.clone()),
     };
     let master = master.and_then(|key| parse(&key));
     let is_master = master.as_ref().and_then(public_key) == Some(new.key.as_str());
