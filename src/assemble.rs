@@ -75,6 +75,7 @@ use crate::{
         receive::{history::History, inbox::Inbox},
     },
     http::Routes,
+    memory::Overview,
     push::UnreadCounts,
     search::{Follower, TextIndex},
     server::{Boot, Service, StartError},
@@ -115,7 +116,16 @@ async fn put_together(
     let inbox = receiving::inbox(boot, engine, &view, &guard, &network, &members)?;
     let accounts = accounts(boot, engine)?;
     let notices = operators::notices(boot, engine).await?;
-    let looks = Looks { rooms: Some(engine.rooms.clone()), queues: Some(network.queues.clone()) };
+    let memory = Overview {
+        config: boot.config.memory,
+        budget: boot.budget.clone(),
+        engine: engine.clone(),
+    };
+    let looks = Looks {
+        rooms: Some(engine.rooms.clone()),
+        queues: Some(network.queues.clone()),
+        memory: Some(memory),
+    };
     let (test_routes, bulk) = testing::routes(boot, engine, &view, &accounts, faults)?;
     let routes = discovery_routes(boot)
         .and(test_routes)
@@ -381,10 +391,6 @@ fn writing_routes(
         .and(receipts::routes(Arc::new(receipts)))
 }
 
-/// What an awake room takes, roughly: an actor, its extremities, and the parsed events that auth
-/// checks read.
-const AWAKE_ROOM_BYTES: u64 = 64 << 10;
-
 /// The version of new rooms.
 fn default_version(config: &Config) -> Result<&'static RoomVersion, StartError> {
     let version = &config.rooms.default_version;
@@ -414,8 +420,7 @@ async fn start_engine(boot: &Boot, faults: Option<&Faults>) -> Result<Engine, St
             resolvers: config.threads.rooms.div_ceil(2),
             queue_per_room: config.rooms.max_queue,
             idle: config.rooms.idle_timeout,
-            max_awake: usize::try_from(config.memory.rooms / AWAKE_ROOM_BYTES)
-                .unwrap_or(usize::MAX),
+            memory: boot.budget.rooms.clone(),
             ..RoomLimits::default()
         },
         presence: config.presence.enabled.then_some(PresenceOptions {

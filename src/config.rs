@@ -69,7 +69,7 @@ pub struct Config {
     pub max_federation_body: usize,
     /// Other servers.
     pub federation: FederationConfig,
-    /// How much memory caches may take.
+    /// How much memory may be taken.
     pub memory: MemoryConfig,
     /// How many threads.
     pub threads: ThreadsConfig,
@@ -339,7 +339,7 @@ impl FederationConfig {
     }
 }
 
-/// How much memory caches may take, in bytes.
+/// How much memory may be taken, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryConfig {
     /// The index's cache.
@@ -348,6 +348,10 @@ pub struct MemoryConfig {
     pub state_cache: u64,
     /// Awake rooms.
     pub rooms: u64,
+    /// Clients that sync.
+    pub syncs: u64,
+    /// The bodies of requests that are not answered yet.
+    pub requests: u64,
     /// The search index's cache.
     pub search: u64,
 }

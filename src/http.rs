@@ -116,6 +116,18 @@ impl fmt::Debug for Query {
 }
 
 impl Query {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The value of a parameter; of several, the first.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {

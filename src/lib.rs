@@ -14,6 +14,7 @@ pub mod federation;
 pub mod http;
 pub mod limits;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod push;
 pub mod search;

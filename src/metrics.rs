@@ -9,6 +9,8 @@ use prometheus::{
 };
 use ruma::OwnedRoomId;
 
+use crate::memory::Taken;
+
 /// Latencies from 100 microseconds (a cached read) to half a minute (a long-poll).
 const LATENCY: &[f64] =
     &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
@@ -21,6 +23,14 @@ const STAGE: &[f64] = &[
 
 /// How many rooms are named by the queue depth metric.
 const BUSIEST_ROOMS: usize = 10;
+
+/// Who takes how much memory, in bytes.
+#[derive(Clone)]
+struct Memory {
+    taken: IntGaugeVec,
+    shares: IntGaugeVec,
+    process: IntGauge,
+}
 
 /// What goes to other servers.
 #[derive(Clone)]
@@ -42,6 +52,7 @@ pub struct Metrics {
     refused: IntCounterVec,
     room_queues: IntGaugeVec,
     federation: Federation,
+    memory: Memory,
     /// One for each [`Stage`], in their order.
     stages: Arc<[Histogram]>,
     /// From the beginning of a group of commits until it is durable and in the index, in seconds.
@@ -139,6 +150,7 @@ impl Metrics {
                 IntGauge::new("parlour_active_rooms", "Rooms whose actors are awake")?,
             )?,
             federation: Federation::new(&registry)?,
+            memory: Memory::new(&registry)?,
             stages: stages(&registry)?,
             registry,
             requests,
@@ -212,6 +224,16 @@ impl Metrics {
         self.federation.oldest.set(i64::try_from(oldest_wait.as_secs()).unwrap_or(i64::MAX));
     }
 
+    /// Takes down what the parts of the memory budget take, and the whole process.
+    pub fn look_at_memory(&self, taken: &[Taken], process: Option<u64>) {
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        for part in taken {
+            self.memory.taken.with_label_values(&[part.user]).set(bytes(part.bytes));
+            self.memory.shares.with_label_values(&[part.user]).set(bytes(part.share));
+        }
+        self.memory.process.set(process.map_or(0, bytes));
+    }
+
     fn show_busiest(&self, busiest: &[(OwnedRoomId, usize)]) {
         self.room_queues.reset();
         for (room, depth) in busiest {
@@ -228,6 +250,21 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+impl Memory {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let parts =
+            |name, help| register(registry, IntGaugeVec::new(Opts::new(name, help), &["user"])?);
+        Ok(Self {
+            taken: parts("parlour_memory_bytes", "Memory that is taken, by part of the budget")?,
+            shares: parts("parlour_memory_share_bytes", "Memory that each part may take")?,
+            process: register(
+                registry,
+                IntGauge::new("parlour_process_resident_bytes", "Memory of the whole process")?,
+            )?,
+        })
     }
 }
 

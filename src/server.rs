@@ -28,6 +28,7 @@ use crate::{
         Api, Authenticator, Authenticators, BoxFuture, NoServers, RouteError, Routes,
         ServerAuthenticator,
     },
+    memory::Budget,
     metrics::Metrics,
 };
 
@@ -82,6 +83,8 @@ pub struct Boot {
     pub env: Env,
     /// Where everything is measured.
     pub metrics: Metrics,
+    /// How much memory may be taken.
+    pub budget: Budget,
     /// Tells when the server stops.
     pub shutdown: Shutdown,
     /// What carries requests to other servers, if not HTTPS: a simulated network, put here before

@@ -199,6 +199,7 @@ impl Base {
             key: keys.signing().clone(),
             env: env.clone(),
             metrics: options.metrics.clone(),
+            memory: options.rooms.memory.clone(),
             closed_to_guests: closed_to_guests.clone(),
             people: people.clone(),
         };

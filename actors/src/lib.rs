@@ -26,6 +26,7 @@
 //! Messages go down (a request asks a room, a room asks the persister); news go up (the persister
 //! tells rooms and the notifier). Nobody waits for somebody who may wait for them.
 
+pub mod budget;
 pub mod bulk;
 pub mod changes;
 pub mod commit;

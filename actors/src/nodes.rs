@@ -39,6 +39,12 @@ impl Nodes {
         Self { store, cache: Arc::new(Cache::with_weighter(items, bytes, BySize)) }
     }
 
+    /// How many bytes the cache takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
     /// Adds a node that is being written, so that it can be read before the index has it.
     pub(crate) fn remember(&self, id: NodeId, node: Arc<Node>) {
         self.cache.insert(id, node);

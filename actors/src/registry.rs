@@ -29,6 +29,7 @@ use tokio::sync::{Semaphore, oneshot};
 use self::policy::{After, Signatures};
 pub use self::policy::{PolicyError, PolicySource};
 use crate::{
+    budget::Share,
     directory::AliasClaim,
     persister::Persister,
     room::{
@@ -60,8 +61,9 @@ pub struct RoomLimits {
     pub loading: usize,
     /// After this time without a request a room goes to sleep.
     pub idle: Duration,
-    /// While more rooms than this are awake, rooms go to sleep as soon as nobody asks for them.
-    pub max_awake: usize,
+    /// What awake rooms may take. While they take more, rooms go to sleep as soon as nobody asks for
+    /// them.
+    pub memory: Share,
     /// How often a room looks whether it may sleep.
     pub tick: Duration,
 }
@@ -75,7 +77,7 @@ impl Default for RoomLimits {
             resolvers: 1,
             loading: 4,
             idle: Duration::from_secs(300),
-            max_awake: 1_000,
+            memory: Share::new(64 << 20),
             tick: Duration::from_secs(5),
         }
     }
@@ -405,8 +407,7 @@ impl Registry {
         Box::new(move |idle| {
             let Some(registry) = registry.upgrade() else { return true };
             let limits = &registry.limits;
-            let awake = registry.rooms.read().unwrap_or_else(PoisonError::into_inner).len();
-            if idle < limits.idle && awake <= limits.max_awake {
+            if idle < limits.idle && !limits.memory.is_over() {
                 return false;
             }
             let mut rooms = registry.rooms.write().unwrap_or_else(PoisonError::into_inner);

@@ -155,6 +155,7 @@ impl Room {
             input => {
                 let suspect = suspect(&input);
                 let computed = catch_unwind(AssertUnwindSafe(|| compute(core, input)));
+                core.weigh();
                 self.conclude(computed, suspect, reply, permit, ctx);
             }
         }
@@ -314,6 +315,9 @@ impl Room {
     fn sleep_if_idle(&mut self, ctx: &mut Context<Self>) {
         let settled = self.commits.look();
         self.note(&settled, ctx);
+        if let Mind::Here(core) = &mut self.mind {
+            core.weigh();
+        }
         let quiet =
             self.in_flight == 0 && self.parked.is_empty() && matches!(self.mind, Mind::Here(_));
         let idle = self.host.deps.env.clock.monotonic().saturating_sub(self.last_used);

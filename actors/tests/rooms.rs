@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::HashSet, ops::Bound, sync::Arc, time::Duration};
 
-use parlour_actors::{Engine, RoomError, RoomLimits, Transaction, Verdict};
+use parlour_actors::{Engine, RoomError, RoomLimits, Transaction, Verdict, budget::Share};
 use parlour_event::{Pdu, RoomVersion, StreamPos, state::ReadState};
 use parlour_storage::Direction;
 use ruma::RoomId;
@@ -176,9 +176,10 @@ async fn idle_rooms_sleep_and_come_back() {
 }
 
 #[actix::test]
-async fn too_many_awake_rooms_go_to_sleep_early() {
+async fn awake_rooms_that_take_too_much_memory_go_to_sleep_early() {
+    let memory = Share::new(200 << 10);
     let limits = RoomLimits {
-        max_awake: 3,
+        memory: memory.clone(),
         idle: Duration::from_secs(3600),
         tick: Duration::from_millis(5),
         ..RoomLimits::default()
@@ -187,10 +188,15 @@ async fn too_many_awake_rooms_go_to_sleep_early() {
     for _ in 0..10 {
         create(&engine, "12").await;
     }
-    while engine.rooms.awake() > 3 {
+    while memory.is_over() || engine.rooms.awake() == 10 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert!(engine.rooms.awake() > 0, "there is room for some");
     engine.stop().await;
+    drop(engine);
+    while memory.used() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[actix::test]

@@ -56,6 +56,29 @@ pub enum Value {
     Object(Object),
 }
 
+/// How many bytes of memory an object takes beyond itself, roughly: `BTreeMap` takes room for eleven
+/// members at once.
+#[must_use]
+pub fn memory_bytes(object: &Object) -> usize {
+    const NODE: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 16;
+    let of = |value: &Value| match value {
+        Value::String(text) => text.capacity(),
+        Value::Array(values) => {
+            let arrays = |value: &Value| match value {
+                Value::Object(object) => memory_bytes(object),
+                Value::String(text) => text.capacity(),
+                _ => 0,
+            };
+            values.capacity() * size_of::<Value>() + values.iter().map(arrays).sum::<usize>()
+        }
+        Value::Object(object) => memory_bytes(object),
+        _ => 0,
+    };
+    let members = object.iter().map(|(key, value)| key.capacity() + of(value)).sum::<usize>();
+    // Nodes are about two thirds full.
+    object.len().div_ceil(7) * NODE + members
+}
+
 impl Value {
     /// The text, if this is a string.
     #[must_use]

@@ -120,6 +120,14 @@ impl Pdu {
         self
     }
 
+    /// How many bytes of memory it takes, roughly.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let ids =
+            (self.prev_events.iter().chain(&self.auth_events)).map(|id| 16 + id.as_str().len());
+        size_of::<Self>() + ids.sum::<usize>() + 256 + json::memory_bytes(&self.json)
+    }
+
     /// The event id: computed from the reference hash from room version 3 on.
     #[must_use]
     pub fn event_id(&self) -> &OwnedEventId {

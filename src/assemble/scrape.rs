@@ -10,6 +10,7 @@ use crate::{
     error::ApiError,
     http::{Api, RawRequest, RouteOptions, Routes},
     limits::RateClass,
+    memory::{self, Overview},
     metrics::Metrics,
 };
 
@@ -20,6 +21,8 @@ pub struct Looks {
     pub rooms: Option<Rooms>,
     /// What waits for other servers.
     pub queues: Option<FederationQueues>,
+    /// Who takes how much memory.
+    pub memory: Option<Overview>,
 }
 
 /// `GET /metrics`
@@ -36,6 +39,9 @@ async fn scrape(
 ) -> Result<HttpResponse, ApiError> {
     looks.rooms.iter().for_each(|rooms| metrics.look_at_rooms(rooms));
     looks.queues.iter().for_each(|queues| metrics.look_at_queues(&queues.overview()));
+    if let Some(overview) = looks.memory {
+        metrics.look_at_memory(&overview.taken(), memory::resident_bytes());
+    }
     let text = metrics.render().map_err(ApiError::internal)?;
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
     Ok(HttpResponse::Ok().insert_header(kind).body(text))

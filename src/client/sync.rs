@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use parlour_actors::{
     Engine,
+    budget::{Part, Share},
     env::Clock,
     notifier::{Feed, Feeds, News, Told},
     presence::{Presence, Syncing},
@@ -38,6 +39,16 @@ use crate::{
 /// wait for their turn here instead of being refused: they are requests that were let in before.
 const BUILDING: usize = 64;
 
+/// What a client takes that waits, roughly: its connection, its place in the notifier and presence,
+/// and what it asks for. `parlour load idle` measures it.
+const SYNC_BYTES: u64 = 4 << 10;
+
+/// A filter takes more when it is parsed.
+const FILTER_COPIES: u64 = 4;
+
+/// What clients are told to wait when there is no memory for them.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
 /// A client that has had no news for this long lets go of what its connection keeps in memory: it is
 /// expected to wait much longer.
 const BUSY: Duration = Duration::from_secs(1);
@@ -57,6 +68,7 @@ pub struct SyncContext {
     max_wait: Duration,
     building: Semaphore,
     filters: KnownFilters,
+    memory: Share,
 }
 
 /// Counts a parked sync for as long as it lives.
@@ -78,6 +90,7 @@ impl SyncContext {
             max_wait: boot.config.sync.max_wait,
             building: Semaphore::new(BUILDING),
             filters: KnownFilters::default(),
+            memory: boot.budget.syncs.clone(),
         }
     }
 }
@@ -99,15 +112,26 @@ fn answer(
 ) -> impl Future<Output = Result<Response, ApiError>> {
     let wait = req.timeout.unwrap_or_default().min(context.max_wait);
     let aside = req.meta.aside.clone();
+    let place = context.place(&req);
     let syncing = context.syncing(&req);
     let ask = context.ask(req).map(Arc::new);
     async move {
+        let _place = place?;
         let _syncing = syncing?;
         context.follow(ask?, wait, aside).await.map(|response| *response)
     }
 }
 
 impl SyncContext {
+    /// Memory for one who syncs, until that is answered.
+    fn place(&self, req: &Ruma<Request>) -> Result<Part, ApiError> {
+        let bytes = SYNC_BYTES + FILTER_COPIES * req.meta.query.len() as u64;
+        self.memory.take(bytes).ok_or_else(|| {
+            self.metrics.refused("memory_syncs");
+            ApiError::limit_exceeded(RETRY_AFTER)
+        })
+    }
+
     /// Marks the user as online, or whatever the client wants it to be, for as long as it syncs.
     fn syncing(&self, req: &Ruma<Request>) -> Result<Option<Syncing>, ApiError> {
         let state = presence::state(&req.set_presence)?;

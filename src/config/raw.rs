@@ -246,6 +246,8 @@ pub(crate) struct Memory {
     pub(crate) index_cache_percent: u64,
     pub(crate) state_cache_percent: u64,
     pub(crate) rooms_percent: u64,
+    pub(crate) syncs_percent: u64,
+    pub(crate) requests_percent: u64,
     pub(crate) search_percent: u64,
 }
 

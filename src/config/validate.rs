@@ -400,17 +400,25 @@ fn memory(raw: raw::Memory) -> Checked<MemoryConfig> {
             format_args!("{} bytes are too few; write at least {MIN_BUDGET}", raw.budget),
         );
     }
-    let parts =
-        [raw.index_cache_percent, raw.state_cache_percent, raw.rooms_percent, raw.search_percent];
+    let parts = [
+        raw.index_cache_percent,
+        raw.state_cache_percent,
+        raw.rooms_percent,
+        raw.syncs_percent,
+        raw.requests_percent,
+        raw.search_percent,
+    ];
     let sum = parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(*part));
     if sum != Some(100) || parts.contains(&0) {
-        return wrong("memory", "the four percentages must be above 0 and add up to 100");
+        return wrong("memory", "the six percentages must be above 0 and add up to 100");
     }
     let share = |percent: u64| raw.budget / 100 * percent;
     Ok(MemoryConfig {
         index_cache: share(raw.index_cache_percent),
         state_cache: share(raw.state_cache_percent),
         rooms: share(raw.rooms_percent),
+        syncs: share(raw.syncs_percent),
+        requests: share(raw.requests_percent),
         search: share(raw.search_percent),
     })
 }

@@ -8,6 +8,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use parlour_actors::budget::Part;
 use ruma::api::error::ErrorCode;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -19,11 +20,19 @@ const MAX_DEPTH: u8 = 100;
 /// How long a body may take to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Reads the whole body.
+/// What a byte of a body takes until its request is answered: as it came, parsed, and on its way to
+/// the log.
+const COPIES: u64 = 3;
+
+/// What clients are told to wait when there is no memory for their requests.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Reads the whole body, for which there must be memory.
 pub(super) async fn read(
     headers: &HeaderMap,
     payload: Payload,
     max: usize,
+    taken: &mut Part,
 ) -> Result<Bytes, ApiError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
@@ -31,7 +40,7 @@ pub(super) async fn read(
     if announced.is_some_and(|length| length > max as u64) {
         return Err(too_large(max));
     }
-    match actix_web::rt::time::timeout(READ_TIMEOUT, collect(payload, max)).await {
+    match actix_web::rt::time::timeout(READ_TIMEOUT, collect(payload, max, taken)).await {
         Ok(body) => body,
         Err(_) => Err(ApiError::new(
             actix_web::http::StatusCode::REQUEST_TIMEOUT,
@@ -41,7 +50,7 @@ pub(super) async fn read(
     }
 }
 
-async fn collect(mut payload: Payload, max: usize) -> Result<Bytes, ApiError> {
+async fn collect(mut payload: Payload, max: usize, taken: &mut Part) -> Result<Bytes, ApiError> {
     let mut body = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| {
@@ -53,6 +62,9 @@ async fn collect(mut payload: Payload, max: usize) -> Result<Bytes, ApiError> {
         })?;
         if chunk.len() > max.saturating_sub(body.len()) {
             return Err(too_large(max));
+        }
+        if !taken.grow(COPIES * chunk.len() as u64) {
+            return Err(ApiError::limit_exceeded(RETRY_AFTER));
         }
         body.extend_from_slice(&chunk);
     }

@@ -14,13 +14,13 @@ use actix_web::{
     HttpResponse,
     dev::Payload,
     http::{
-        Method, Uri,
+        Method, StatusCode, Uri,
         header::{self, HeaderMap, HeaderValue},
     },
 };
 use futures_util::FutureExt as _;
 use ipnet::IpNet;
-use parlour_actors::env::Clock;
+use parlour_actors::{budget::Share, env::Clock};
 
 use super::{
     Api, Aside, Authenticators, Peer, Query, RawRequest, RequestMeta, Router, body, router::Found,
@@ -43,6 +43,8 @@ pub struct HttpShared {
     pub limits: Arc<RateLimits>,
     /// Where it is counted.
     pub metrics: Metrics,
+    /// How much memory the bodies of requests may take.
+    pub bodies: Share,
     /// How long it took.
     pub clock: Arc<dyn Clock>,
     /// Whose `X-Forwarded-For` is believed.
@@ -162,7 +164,15 @@ async fn answer(
         Api::Federation => shared.max_federation_body,
         Api::Client | Api::Admin | Api::Metrics => shared.max_client_body,
     };
-    let body = body::read(&head.headers, payload, route.options.max_body.unwrap_or(usual)).await?;
+    let max = route.options.max_body.unwrap_or(usual);
+    // Given back when the request is answered: what waits for its room or the disk counts.
+    let mut taken = shared.bodies.count(0);
+    let body = body::read(&head.headers, payload, max, &mut taken).await;
+    let body = body.inspect_err(|error| {
+        if error.status() == StatusCode::TOO_MANY_REQUESTS {
+            shared.metrics.refused("memory_requests");
+        }
+    })?;
     let Head { method, uri, headers, from, aside } = head;
     let peer = Peer::of(from, &headers, &shared.trusted_proxies);
     let query = Query(uri.query().unwrap_or_default().to_owned());

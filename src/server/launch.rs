@@ -16,6 +16,7 @@ use crate::{
     federation::outbound::transport::Transport,
     http::{Authenticators, BoxFuture, HttpShared, Routes},
     limits::RateLimits,
+    memory::Budget,
     metrics::Metrics,
 };
 
@@ -150,7 +151,8 @@ impl Launch {
         };
         let env = Env { threads: env.threads.fresh(), ..env };
         let shutdown = Shutdown(stopping);
-        let boot = Boot { config: Arc::new(config), env, metrics, shutdown, transport };
+        let budget = Budget::new(&config.memory);
+        let boot = Boot { config: Arc::new(config), env, metrics, budget, shutdown, transport };
         Ok(Prepared { running, parts: Parts { boot, bound, has_doors }, ended })
     }
 
@@ -266,6 +268,7 @@ fn shared(boot: &Boot, authenticators: Authenticators) -> HttpShared {
         authenticators: Arc::new(authenticators),
         limits: Arc::new(RateLimits::new(config.rate_limits, Arc::clone(&boot.env.clock))),
         metrics: boot.metrics.clone(),
+        bodies: boot.budget.requests.clone(),
         clock: Arc::clone(&boot.env.clock),
         trusted_proxies: config.server.trusted_proxies.clone(),
         max_client_body: config.max_client_body,

@@ -76,6 +76,11 @@ pub trait Index: Send + Sync + fmt::Debug {
     /// Bytes on disk; an index in memory has none.
     fn disk_bytes(&self) -> u64;
 
+    /// Bytes of memory that it takes at most at this moment; one in memory is not asked.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// Makes everything durable if possible and frees the files.
     fn close(self: Box<Self>);
 }

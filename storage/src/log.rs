@@ -91,6 +91,11 @@ pub trait Log: Send + Sync + fmt::Debug {
     /// [`StorageError::Io`]; damage is reported by the iterator, which ends with it.
     fn replay(&self, after: StreamPos) -> Result<Replay, StorageError>;
 
+    /// Bytes of memory that the cache of bodies takes; one in memory is not asked.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+
     /// Stops what runs in the background. Reading stays possible.
     fn close(&self);
 }

@@ -187,6 +187,15 @@ impl Server {
         }
     }
 
+    /// The value of a metric, which is 0 before it is first counted.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+        let found = lines.into_iter().find(|(found, _)| *found == name);
+        found.map_or(0.0, |(_, value)| value.parse().unwrap())
+    }
+
     /// All metrics.
     #[track_caller]
     pub(crate) fn metrics(&self) -> String {

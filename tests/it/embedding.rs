@@ -160,6 +160,29 @@ fn a_long_poll_without_a_socket_ends_with_the_server() {
     parked.join().unwrap();
 }
 
+#[test]
+fn each_server_has_a_memory_budget_of_its_own() {
+    let [near, far] = ["near.example", "far.example"].map(|name| Embedded::start(small(name)));
+    let alice = near.register("alice");
+    let since = alice.sync(Ask::initial()).ok().next_batch();
+    let ask = Ask::since(&since).wait(60_000);
+    let parked = thread::spawn(move || alice.sync(ask).ok());
+    let takes_none = |server: &Embedded| {
+        let request = Request::get("/metrics").body(Bytes::new()).unwrap();
+        let metrics = server.server.client().call_blocking(request).unwrap().into_body();
+        let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+        metrics.contains("parlour_memory_bytes{user=\"syncs\"} 0\n")
+    };
+    let until = deadline(Duration::from_secs(30));
+    while takes_none(&near) {
+        assert!(!until.passed());
+        thread::yield_now();
+    }
+    assert!(takes_none(&far));
+    drop(near);
+    parked.join().unwrap();
+}
+
 /// What a server with this clock and this randomness makes of the same requests.
 fn history(clock: u64, seed: u64) -> Value {
     let builder = small("example.org")

@@ -38,6 +38,7 @@ mod harness;
 mod limits;
 mod load;
 mod maintenance;
+mod memory;
 mod moderation;
 mod notifications;
 mod owned_state;

@@ -28,6 +28,7 @@ use tokio::sync::Notify;
 
 use super::{messages::RoomError, unsettled::Unsettled};
 use crate::{
+    budget::{Part, Share},
     env::Env,
     interner::Interner,
     metrics::{Metrics, Stage},
@@ -37,6 +38,16 @@ use crate::{
 /// How many parsed events a room keeps for auth checks: the power levels, join rules, create event
 /// and the members who are speaking.
 const CACHED_EVENTS: usize = 128;
+
+/// What an awake room takes besides what it keeps: the actor, its place in the registry, and the
+/// frame of its caches.
+const ROOM_BYTES: u64 = 8 << 10;
+
+/// What a server in the room takes.
+const SERVER_BYTES: u64 = 96;
+
+/// What an event of a commit takes until the room has seen that it is durable.
+const PENDING_BYTES: u64 = 6 << 10;
 
 /// What every room needs from the rest of the server.
 #[derive(Debug, Clone)]
@@ -48,6 +59,8 @@ pub(crate) struct RoomDeps {
     pub(crate) key: Arc<SigningKey>,
     pub(crate) env: Env,
     pub(crate) metrics: Arc<dyn Metrics>,
+    /// What awake rooms take.
+    pub(crate) memory: Share,
     /// Told when a room does not let guests in any more.
     pub(crate) closed_to_guests: Arc<Notify>,
     /// Told when somebody may be found by everybody, or not any more.
@@ -163,6 +176,10 @@ pub(crate) struct RoomCore {
     /// What commits in flight change about relations.
     pub(crate) unsettled: Unsettled,
     pub(crate) events: LruCache<EventNum, Arc<Pdu>>,
+    /// What all of it takes, as of when it was last weighed.
+    memory: Part,
+    /// What `events` takes.
+    parsed_bytes: u64,
     /// The policy server that a state names, as of when it was last looked.
     pub(crate) policy: Option<(StateRoot, Option<PolicyServer>)>,
     /// What makes the next state resolution cheap.
@@ -183,6 +200,7 @@ impl RoomCore {
     ) -> Self {
         Self {
             nodes: PinnedNodes { stored: deps.nodes.clone(), pinned: HashMap::new() },
+            memory: deps.memory.count(ROOM_BYTES),
             deps,
             num,
             room_id,
@@ -199,6 +217,7 @@ impl RoomCore {
             pending_ids: HashMap::new(),
             unsettled: Unsettled::default(),
             events: LruCache::unbounded(),
+            parsed_bytes: 0,
             policy: None,
             cover: AuthCover::new(),
             broken: Arc::default(),
@@ -325,12 +344,31 @@ impl RoomCore {
     /// Keeps a state event at hand. Others are hardly asked for again, and would only drive those
     /// out that allow everybody's next event.
     pub(crate) fn cache(&mut self, num: EventNum, pdu: &Arc<Pdu>) {
-        if pdu.state_key().is_some() {
-            self.events.put(num, pdu.clone());
-            if self.events.len() > CACHED_EVENTS {
-                self.events.pop_lru();
-            }
+        if pdu.state_key().is_none() {
+            return;
         }
+        self.uncache(num);
+        self.parsed_bytes += pdu.memory_bytes() as u64;
+        self.events.put(num, pdu.clone());
+        if self.events.len() > CACHED_EVENTS
+            && let Some((_, gone)) = self.events.pop_lru()
+        {
+            self.parsed_bytes = self.parsed_bytes.saturating_sub(gone.memory_bytes() as u64);
+        }
+    }
+
+    /// Keeps it no longer.
+    pub(crate) fn uncache(&mut self, num: EventNum) {
+        if let Some(gone) = self.events.pop(&num) {
+            self.parsed_bytes = self.parsed_bytes.saturating_sub(gone.memory_bytes() as u64);
+        }
+    }
+
+    /// Notes what the room takes, roughly.
+    pub(crate) fn weigh(&mut self) {
+        let servers = self.servers.len() as u64 * SERVER_BYTES;
+        let pending = self.pending.len() as u64 * PENDING_BYTES;
+        self.memory.set(ROOM_BYTES + self.parsed_bytes + servers + pending);
     }
 
     /// The number of an event id, durable or not.

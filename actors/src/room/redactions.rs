@@ -86,7 +86,7 @@ impl RoomCore {
         meta.redacted_because = Some(num);
         let redacted = Arc::new(self.redacted(&target)?);
         let json = redacted.to_bytes().into();
-        self.events.pop(&target_num);
+        self.uncache(target_num);
         self.cache(target_num, &redacted);
         if let Some(pending) = self.pending.get_mut(&target_num) {
             pending.pdu = redacted;

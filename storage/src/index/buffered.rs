@@ -24,8 +24,7 @@ const COLLECT: Duration = Duration::from_millis(100);
 /// So many changed keys are not collected any further: readers wait while sled takes a batch.
 const ENOUGH: usize = 4_096;
 
-/// How many changed keys may wait in memory; whoever brings more waits until the engine has caught
-/// up. As many again may be on their way into the engine.
+/// How many changed keys may wait in memory, and be on their way; whoever brings more has to wait.
 const MAX_WAITING: usize = 16_384;
 
 /// See the module.
@@ -137,13 +136,12 @@ impl Shared {
 
     /// Waits for something to write. Returns whether it is the end.
     fn await_work(&self) -> bool {
-        let poisoned = PoisonError::into_inner;
         let signal = self.signal();
         let idle = |signal: &mut Signal| !signal.has_work && !signal.stop;
         let signal = self.changed.wait_while(signal, idle).unwrap_or_else(PoisonError::into_inner);
         let collecting = |signal: &mut Signal| !signal.urgent && !signal.stop;
         let waited = self.changed.wait_timeout_while(signal, COLLECT, collecting);
-        let (mut signal, _) = waited.unwrap_or_else(poisoned);
+        let (mut signal, _) = waited.unwrap_or_else(PoisonError::into_inner);
         signal.has_work = false;
         signal.urgent = false;
         signal.stop
@@ -300,8 +298,11 @@ impl Index for BufferedIndex {
         self.shared.engine.disk_bytes()
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.shared.engine.memory_bytes()
+    }
+
     fn close(self: Box<Self>) {
-        // Dropping hands over what is left; the engine is dropped after that and closes itself.
         drop(self);
     }
 }

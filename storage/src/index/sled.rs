@@ -23,6 +23,9 @@ const FLUSH_EVERY_MS: u64 = 500;
 /// How long a database may take to close before it is left to itself.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
+/// sled counts its pages as they are on disk. In memory they take about so much more.
+const IN_MEMORY: u64 = 2;
+
 /// Opens indexes in sled.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SledEngine;
@@ -33,6 +36,8 @@ struct SledIndex {
     /// The one tree. `None` only while it is dropped.
     db: Option<::sled::Db>,
     dir: PathBuf,
+    /// What it may take in memory.
+    memory: u64,
 }
 
 impl IndexEngine for SledEngine {
@@ -40,10 +45,10 @@ impl IndexEngine for SledEngine {
         remove_unfinished_snapshots(dir)?;
         let config = ::sled::Config::new()
             .path(dir)
-            .cache_capacity(cache_bytes)
+            .cache_capacity(cache_bytes / IN_MEMORY)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = guarded(|| config.open())?;
-        Ok(Box::new(SledIndex { db: Some(db), dir: dir.to_owned() }))
+        Ok(Box::new(SledIndex { db: Some(db), dir: dir.to_owned(), memory: cache_bytes }))
     }
 
     fn set_aside(&self, dir: &Path) -> Result<(), StorageError> {
@@ -169,6 +174,11 @@ impl Index for SledIndex {
     fn disk_bytes(&self) -> u64 {
         let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
         size(&self.dir.join("db"))
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        // sled does not tell what it takes.
+        self.memory.min(self.disk_bytes().saturating_mul(IN_MEMORY))
     }
 
     fn close(self: Box<Self>) {

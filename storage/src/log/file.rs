@@ -328,6 +328,10 @@ impl Log for FileLog {
         Ok(Box::new(FileReplay { wanted, scanner: None, after, failed: false }))
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.catalog.cache.weight()
+    }
+
     fn close(&self) {
         self.trim();
         let packer = self.packer.lock().unwrap_or_else(PoisonError::into_inner).take();

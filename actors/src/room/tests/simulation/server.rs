@@ -23,6 +23,7 @@ use super::{
     network::{Packet, Question},
 };
 use crate::{
+    budget::Share,
     commit::Change as _,
     env::{Env, ManualClock, SeededEntropy},
     interner::Interner,
@@ -166,6 +167,7 @@ impl Server {
             key: self.key.clone(),
             env: Env::new(self.clock.clone(), self.entropy.clone()),
             metrics: Arc::new(NoMetrics),
+            memory: Share::new(u64::MAX),
             closed_to_guests: Arc::new(Notify::new()),
             people: Arc::new(Notify::new()),
         }

@@ -1,0 +1,80 @@
+//! The server's memory budget: who has which share of it, and what is taken.
+//!
+//! docs/architecture.md has the table of the shares, and of what is bounded by numbers instead.
+
+use parlour_actors::{Engine, budget::Share};
+
+use crate::config::MemoryConfig;
+
+/// The shares that are taken piece by piece. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// Awake rooms.
+    pub rooms: Share,
+    /// Clients that sync.
+    pub syncs: Share,
+    /// The bodies of requests that are not answered yet.
+    pub requests: Share,
+}
+
+impl Budget {
+    /// Of which nothing is taken yet.
+    #[must_use]
+    pub fn new(config: &MemoryConfig) -> Self {
+        Self {
+            rooms: Share::new(config.rooms),
+            syncs: Share::new(config.syncs),
+            requests: Share::new(config.requests),
+        }
+    }
+}
+
+/// What one of those takes who share the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// As in the configuration, and in the metrics' label.
+    pub user: &'static str,
+    /// How many bytes.
+    pub bytes: u64,
+    /// How many there are for it.
+    pub share: u64,
+}
+
+/// Sees what all of them take.
+#[derive(Clone)]
+pub struct Overview {
+    /// The shares' sizes.
+    pub config: MemoryConfig,
+    /// What is taken of them.
+    pub budget: Budget,
+    /// What has caches of its own.
+    pub engine: Engine,
+}
+
+impl Overview {
+    /// All of them, in the order of the configuration.
+    #[must_use]
+    pub fn taken(&self) -> [Taken; 6] {
+        let Self { config, budget, engine } = self;
+        let of = |user, share: &Share| Taken { user, bytes: share.used(), share: share.limit() };
+        let cache = |user, bytes, share| Taken { user, bytes, share };
+        [
+            cache("index_cache", engine.store.memory_bytes(), config.index_cache),
+            cache("state_cache", engine.nodes.memory_bytes(), config.state_cache),
+            of("rooms", &budget.rooms),
+            of("syncs", &budget.syncs),
+            of("requests", &budget.requests),
+            // SQLite does not tell; it takes so much at most.
+            cache("search", config.search, config.search),
+        ]
+    }
+}
+
+/// How many bytes of memory the whole process takes; `None` where the system does not tell.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes << 10)
+}
