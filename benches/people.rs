@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
 use parlour::view::{View, people::PeopleSearch};
 use parlour_actors::{
     Engine, EngineOptions, RoomLimits,
@@ -99,13 +98,12 @@ async fn write(engine: &Engine, ops: Vec<Op>) {
 /// Users with names of two words and a number; each is in a small room, some in a large one.
 async fn populate(engine: &Engine, users: usize) {
     for numbers in (0..users).collect::<Vec<_>>().chunks(1_000) {
-        let registrations = numbers.iter().map(|number| async move {
+        let accounts = numbers.iter().map(|number| {
             let (first, last) = (FIRST[number % 10], LAST[number / 10 % 10]);
             let display_name = Some(format!("{first} {last} {}", number / 100));
-            let account = User { display_name, ..User::default() };
-            engine.users.register(&name(*number), account, None).await.expect("registered");
+            (name(*number), User { display_name, ..User::default() })
         });
-        join_all(registrations).await;
+        engine.users.register_many(accounts.collect()).await.expect("registered");
         let ops = numbers.iter().flat_map(|number| {
             let user = name(*number);
             let circle = RoomNum((number / CIRCLE) as u64 + 10);

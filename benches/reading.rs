@@ -17,7 +17,7 @@ mod support;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parlour_actors::{Engine, LocalEvent, RoomLimits};
+use parlour_actors::{Engine, LocalEvent, RoomLimits, Rooms};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ruma::{OwnedRoomId, RoomId};
 use serde_json::{Value, json};
@@ -27,8 +27,8 @@ use self::support::{Connection, Server, now, register, text};
 /// The name that `engine` gives its users.
 const NAME: &str = "parlour.test";
 
-/// How many requests wait at once for the engine that fills rooms.
-const AT_ONCE: usize = 200;
+/// How many events wait at once for the engine that fills rooms.
+const AT_ONCE: usize = 8 * Rooms::AT_ONCE;
 
 /// How often each request is measured.
 const ROUNDS: usize = 50;
@@ -67,9 +67,10 @@ async fn send_all(
 ) -> Vec<String> {
     let (mut events, mut ids) = (events.peekable(), Vec::new());
     while events.peek().is_some() {
-        let some = events.by_ref().take(AT_ONCE).map(|event| engine.rooms.send(room, event));
-        for sent in join_all(some).await {
-            ids.push(sent.expect("sent").event_id.to_string());
+        let some: Vec<_> = events.by_ref().take(AT_ONCE).collect();
+        let sent = some.chunks(Rooms::AT_ONCE).map(|some| engine.rooms.send_many(room, some));
+        for event in join_all(sent).await.into_iter().flat_map(|sent| sent.expect("sent")) {
+            ids.push(event.expect("taken").to_string());
         }
     }
     ids

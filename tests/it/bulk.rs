@@ -236,7 +236,7 @@ fn users_enter_rooms_that_are_there() {
     let again = json!({ "joins": [{ "room_id": open, "users": users }] });
     done(&root, &again);
     let next = bob.sync(Ask::since(&told.next_batch())).ok();
-    assert_eq!(next.timeline(&open), [json!(0); 0]);
+    assert!(next.timeline(&open).is_empty());
     // A room's rules hold here, too, and so does it that there are such users.
     let nobody = format!("@nobody:{}", server.name());
     let order = json!({ "joins": [{ "room_id": closed, "users": [users[0], nobody, users[1]] }] });

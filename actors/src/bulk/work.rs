@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     ops::Range,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures_util::{
     StreamExt as _, TryStreamExt as _,
-    stream::{self, FuturesOrdered},
+    stream::{self, FuturesOrdered, Stream},
 };
 use parlour_event::json::{Object, Value};
 use parlour_storage::schema::User;
@@ -18,6 +19,7 @@ use tokio::time::sleep;
 
 use super::{BulkOrder, Count, Job, JobState, Parts, text::Dice};
 use crate::{
+    persister::PersistError,
     registry::Rooms,
     room::messages::{LocalEvent, RoomError},
     users::{UserError, add_profile},
@@ -82,14 +84,31 @@ impl Work {
         for some in handfuls(0..self.order.rooms, ROOMS_AHEAD) {
             // In order, so that a seed gives the same ids.
             let births = stream::iter(some).map(|number| self.make_room(number));
-            let rooms: Vec<_> = births.buffered(BIRTHS_AT_ONCE).try_collect().await?;
+            let born = births.buffered(BIRTHS_AT_ONCE);
+            let rooms = self.all(born.inspect_ok(|(_, room)| self.job.has_made(room))).await?;
             let filled = stream::iter(rooms).map(|(number, room)| self.fill(number, room));
-            filled.buffer_unordered(ROOMS_AT_ONCE).try_collect::<()>().await?;
+            self.all(filled.buffer_unordered(ROOMS_AT_ONCE)).await?;
         }
         for (room, users) in &self.order.joins {
             self.let_in(room, users).await?;
         }
         Ok(())
+    }
+
+    /// Waits for all of it: when one goes wrong, the others end as soon as they can.
+    async fn all<T>(&self, work: impl Stream<Item = Result<T, Ended>>) -> Result<Vec<T>, Ended> {
+        let (mut done, mut ended) = (Vec::new(), None);
+        let mut work = pin!(work);
+        while let Some(result) = work.next().await {
+            match result {
+                Ok(value) => done.push(value),
+                Err(error) => {
+                    self.job.cancel();
+                    ended.get_or_insert(error);
+                }
+            }
+        }
+        ended.map_or(Ok(done), Err)
     }
 
     fn check(&self) -> Result<(), Ended> {
@@ -121,7 +140,10 @@ impl Work {
             });
             let accounts = accounts.collect::<Result<BTreeMap<_, _>, Ended>>()?;
             let make = || self.parts.users.register_many(accounts.clone());
-            patiently(make, |error| matches!(error, UserError::Busy)).await?;
+            let is_busy = |error: &UserError| {
+                matches!(error, UserError::Busy | UserError::Persist(PersistError::Busy))
+            };
+            patiently(make, is_busy).await?;
             self.job.users.add(count);
         }
         Ok(())
@@ -133,7 +155,6 @@ impl Work {
         let account = self.parts.users.account(creator.as_str())?.unwrap_or_default();
         let make = || self.parts.rooms.create((self.order.found)(number, &creator, &account));
         let (room, _) = patiently(make, is_busy).await?;
-        self.job.has_made(&room);
         self.job.members.add(1);
         Ok((number, room))
     }
@@ -188,17 +209,22 @@ impl Work {
         events: impl Iterator<Item = Result<Vec<LocalEvent>, Ended>>,
         count: &Count,
     ) -> Result<(), Ended> {
-        let mut sent = FuturesOrdered::new();
-        for events in events {
-            sent.push_back(self.send(room, events?));
-            if sent.len() == HANDFULS {
-                count.add(sent.next().await.unwrap_or(Ok(0))?);
+        let (mut events, mut sent, mut end) = (events, FuturesOrdered::new(), Ok(()));
+        loop {
+            while end.is_ok() && sent.len() < HANDFULS {
+                match events.next() {
+                    Some(Ok(events)) => sent.push_back(self.send(room, events)),
+                    Some(Err(error)) => end = Err(error),
+                    None => break,
+                }
+            }
+            // What is under way is waited for, also when something has gone wrong.
+            match sent.next().await {
+                Some(Ok(taken)) => count.add(taken),
+                Some(Err(error)) => end = end.and(Err(error)),
+                None => return end,
             }
         }
-        while let Some(taken) = sent.next().await {
-            count.add(taken?);
-        }
-        Ok(())
     }
 
     /// Sends some events to a room; says how many it has taken.

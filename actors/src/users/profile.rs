@@ -106,6 +106,16 @@ fn json_length(account: &User) -> usize {
     })
 }
 
+/// Adds a user's name and avatar to the content of a member event that does not say them.
+pub fn add_profile(account: &User, content: &mut Object) {
+    let profile = [("displayname", &account.display_name), ("avatar_url", &account.avatar_url)];
+    for (key, value) in profile {
+        if let Some(value) = value {
+            content.entry(key.to_owned()).or_insert_with(|| value.as_str().into());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,15 +140,5 @@ mod tests {
         assert_eq!(account.profile, [("a.b".to_owned(), "2".to_owned())]);
         ProfileChange::Field("a.b".to_owned(), None).apply(&mut account);
         assert_eq!(account.profile, []);
-    }
-}
-
-/// Adds a user's name and avatar to the content of a member event that does not say them.
-pub fn add_profile(account: &User, content: &mut Object) {
-    let profile = [("displayname", &account.display_name), ("avatar_url", &account.avatar_url)];
-    for (key, value) in profile {
-        if let Some(value) = value {
-            content.entry(key.to_owned()).or_insert_with(|| value.as_str().into());
-        }
     }
 }

@@ -146,3 +146,35 @@ fn no_other_server_has_these_endpoints() {
     root.http.get("/_parlour/test/v1/faults").refused(404, "M_UNRECOGNIZED");
     root.http.post("/_parlour/test/v1/logins", &json!({})).refused(404, "M_UNRECOGNIZED");
 }
+
+#[test]
+fn a_job_on_a_disk_that_refuses_fails_and_says_why() {
+    let mut server = Server::start();
+    let root = server.admin("root");
+    let faults = |writes: i64| {
+        root.http.put("/_parlour/test/v1/faults", &json!({ "failing_writes": writes })).ok();
+    };
+    let order = json!({ "users": 10, "rooms": 2, "members": 10, "messages": 1_000_000 });
+    let id = begin(&root, &order);
+    wait_for(&root, &id, |job| job["messages"]["done"].as_u64() > Some(64));
+    faults(-1);
+    let failed = loop {
+        let job = job(&root, &id);
+        if job["status"] != "active" {
+            break job;
+        }
+    };
+    assert_eq!(failed["status"], "failed", "{failed}");
+    assert!(failed["error"].as_str().unwrap().contains("disk is full"), "{failed}");
+    faults(0);
+    let first = logins(&server, &root, &named(&server, "bulk", [0])).remove(0);
+    let rooms = rooms(&root);
+    assert_eq!(rooms.len(), 2);
+    let counts: Vec<_> = rooms.iter().map(|room| is_whole(&root, &first, room)).collect();
+    assert!(counts.iter().sum::<usize>() as u64 >= failed["messages"]["done"].as_u64().unwrap());
+    server.restart();
+    let (root, first) = (server.again(&root), server.again(&first));
+    for (room, count) in rooms.iter().zip(counts) {
+        assert_eq!(is_whole(&root, &first, room), count + 1);
+    }
+}
