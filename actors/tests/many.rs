@@ -91,15 +91,19 @@ async fn a_disk_that_refuses_leaves_nothing_of_them() {
     failing.storage = Some(StoreOptions { files, ..StoreOptions::new(dir.path()) });
     let engine = Engine::start(failing).await.unwrap();
     let room = create(&engine, "12").await;
-    let before = engine.store.applied();
+    let num = engine.store.room_num(room.as_str()).unwrap().unwrap();
+    let head = || engine.store.room_head(num).unwrap().unwrap();
+    let before = head();
     faults.set(FaultPlan { failing_writes: Failing::Next(1), ..FaultPlan::default() });
     let events: Vec<_> = (0..10).map(|number| message("alice", &number.to_string())).collect();
     let refused = engine.rooms.send_many(&room, &events).await;
     assert!(matches!(refused, Err(RoomError::Persist(_))), "{refused:?}");
-    assert_eq!(engine.store.applied(), before);
+    assert_eq!(head(), before);
     let taken = engine.rooms.send_many(&room, &events).await.unwrap();
     assert!(taken.iter().all(Result::is_ok), "{taken:?}");
-    assert_eq!(engine.store.applied().0, before.0 + 10);
+    let last = taken.last().unwrap().as_ref().unwrap();
+    let depth = engine.store.event_meta(before.extremities[0]).unwrap().unwrap().depth;
+    assert_eq!(place(&engine, last.as_str()).0, depth + 10);
     engine.stop().await;
 }
 
@@ -113,7 +117,7 @@ async fn accounts_are_made_once() {
     engine.users.register("@user7:parlour.test", User::default(), None).await.unwrap();
     let before = engine.store.applied();
     assert_eq!(engine.users.register_many(accounts("first")).await.unwrap(), 499);
-    assert!(engine.store.applied().0 - before.0 <= 32, "with few records");
+    assert!(engine.store.applied().0 - before.0 < 50, "with few records");
     assert_eq!(engine.users.register_many(accounts("second")).await.unwrap(), 0);
     let name = |n| engine.users.account(&format!("@user{n}:parlour.test")).unwrap().unwrap();
     assert_eq!((name(7).display_name, name(8).display_name), (None, Some("first".to_owned())));
