@@ -97,7 +97,7 @@ compare: $(VENV)/installed
 flamegraph:
 	@command -v perf > /dev/null || { echo "make flamegraph: perf is missing; install linux-perf (Debian), linux-tools-generic (Ubuntu) or perf (Fedora, Arch)"; exit 1; }
 	test -n "$(FLAMEGRAPH_BINARY)" || cargo build --release --locked --bin parlour
-	test -x target/tools/bin/inferno-flamegraph || cargo install --quiet --locked --root target/tools inferno@0.12
+	test -x target/tools/bin/inferno-flamegraph || cargo install --quiet --locked --root target/tools "inferno@^0.12"
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/profile/flamegraph.py
 
 coverage:
