@@ -307,7 +307,7 @@ impl RoomCore {
         let concerns_others = concerns_others
             || is_in_history && self.has_other_servers()
             || servers.iter().any(ServerChange::is_let_go);
-        self.cache(num, &pdu);
+        self.cache(num, pdu);
         let seq = self.next_seq;
         self.next_seq += 1;
         let nodes = std::mem::take(&mut fresh.0);
