@@ -320,6 +320,10 @@ impl Index for BlockIndex {
         self.engine.disk_bytes()
     }
 
+    fn memory_bytes(&self) -> u64 {
+        self.engine.memory_bytes()
+    }
+
     fn close(self: Box<Self>) {
         self.engine.close();
     }
