@@ -177,8 +177,8 @@ impl Index for SledIndex {
     }
 
     fn memory_bytes(&self) -> u64 {
-        // sled does not tell what it takes.
-        self.memory.min(self.disk_bytes().saturating_mul(IN_MEMORY))
+        // sled does not tell what it takes: so much at most.
+        self.memory
     }
 
     fn close(self: Box<Self>) {
