@@ -20,7 +20,7 @@ use parlour_storage::{
     faults::{Failing, FaultPlan, Faults},
     fs::RealFiles,
 };
-use support::{create, member, message, options};
+use support::{create, member, message, options, settle};
 
 /// A clock that panics when a test tells it to: the next event that asks for the time is lost.
 #[derive(Debug, Default)]
@@ -73,6 +73,7 @@ async fn a_full_disk_refuses_loudly_and_the_room_goes_on_when_there_is_room_agai
     failing.storage = Some(StoreOptions { files, ..StoreOptions::new(dir.path()) });
     let engine = Engine::start(failing).await.unwrap();
     let room = create(&engine, "12").await;
+    settle(&engine).await;
     let before = engine.rooms.send(&room, message("alice", "before")).await.unwrap();
 
     faults.set(FaultPlan { failing_writes: Failing::Always, ..FaultPlan::default() });

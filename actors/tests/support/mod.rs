@@ -10,7 +10,10 @@ pub(crate) mod peers;
 use std::{path::Path, sync::Arc};
 
 use parlour_actors::{
-    Engine, EngineOptions, LocalEvent, NewRoom, RoomLimits, Verdict, env::Env, metrics::NoMetrics,
+    Engine, EngineOptions, LocalEvent, NewRoom, RoomLimits, Verdict,
+    commit::{Announcement, Ops},
+    env::Env,
+    metrics::NoMetrics,
 };
 use parlour_event::{
     Pdu, RoomVersion,
@@ -20,6 +23,15 @@ use parlour_event::{
 };
 use parlour_storage::StoreOptions;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+
+/// Waits until what follows in the background has come to an end, and is counted.
+pub(crate) async fn settle(engine: &Engine) {
+    while !engine.store.people_news(1).unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let last = Ops { ops: Vec::new(), announcement: Announcement::Nothing };
+    engine.persister.commit(Box::new(last)).await.unwrap();
+}
 
 pub(crate) fn user(name: &str) -> OwnedUserId {
     UserId::parse(format!("@{name}:parlour.test")).unwrap()

@@ -7,10 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use parlour_actors::{
-    Engine, Entrance, LocalEvent, NewRoom, RoomLimits, Sent, Verdict,
-    commit::{Announcement, Ops},
-};
+use parlour_actors::{Engine, Entrance, LocalEvent, NewRoom, RoomLimits, Sent, Verdict};
 use parlour_event::{
     EventNum, Pdu, RoomNum, RoomVersion,
     json::{self, Value},
@@ -31,13 +28,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Waits until what follows in the background has come to an end, and is counted.
     pub(crate) async fn settle(&self) {
-        while !self.engine.store.people_news(1).unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        let last = Ops { ops: Vec::new(), announcement: Announcement::Nothing };
-        self.engine.persister.commit(Box::new(last)).await.unwrap();
+        super::settle(&self.engine).await;
     }
 
     pub(crate) async fn start(name: &str, dir: Option<&Path>) -> Self {
