@@ -39,8 +39,8 @@ use crate::{
 /// wait for their turn here instead of being refused: they are requests that were let in before.
 const BUILDING: usize = 64;
 
-/// What a client takes that waits, roughly: its connection, its place in the notifier and presence,
-/// and what it asks for. `parlour load idle` measures it.
+/// What a client takes that waits, without its connection: its place in the notifier and presence, and
+/// what it asks for. With the connection it is twice as much; `parlour load idle` measures it.
 const SYNC_BYTES: u64 = 4 << 10;
 
 /// A filter takes more when it is parsed.
