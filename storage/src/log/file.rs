@@ -74,7 +74,7 @@ struct Active {
 /// How far ahead of the records a segment's file is filled with zeros. A flush into what is there
 /// already need not make a new length and new blocks durable, which is the larger part of its work
 /// (with a journal, by far).
-const AHEAD: u64 = 1 << 20;
+const AHEAD: u64 = 256 << 10;
 
 /// The thread that packs sealed segments.
 struct Packer {
