@@ -8,7 +8,7 @@ NODE := target/js
 CONFIG := config/parlour.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-js simulate check tidy bench compare flamegraph coverage clean-venv
+.PHONY: help run test test-rust test-python test-js simulate check tidy bench compare flamegraph memory coverage clean-venv
 
 help:
 	@echo "make run       build and start a server on 127.0.0.1:8008, data in ./data"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench     the benchmarks"
 	@echo "make compare   Parlour and Synapse under the same load: a table and a page in target/compare"
 	@echo "make flamegraph  where the server's CPU time goes under load; needs perf"
+	@echo "make memory    what an idle server, a sleeping room and a waiting client take of memory"
 	@echo "make coverage  what of the specification the last tests have seen, and what is missing"
 
 run:
@@ -99,6 +100,11 @@ flamegraph:
 	test -n "$(FLAMEGRAPH_BINARY)" || cargo build --release --locked --bin parlour
 	test -x target/tools/bin/inferno-flamegraph || cargo install --quiet --locked --root target/tools "inferno@^0.12"
 	PYTHONDONTWRITEBYTECODE=1 python3 tests/profile/flamegraph.py
+
+# How much of each, and of which binary: tests/profile/memory.py.
+memory:
+	test -n "$(MEMORY_BINARY)" || cargo build --release --locked --bin parlour
+	PYTHONDONTWRITEBYTECODE=1 python3 tests/profile/memory.py
 
 coverage:
 	python3 tests/spec/coverage.py

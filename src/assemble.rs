@@ -79,7 +79,7 @@ use crate::{
     push::UnreadCounts,
     search::{Follower, TextIndex},
     server::{Boot, Service, StartError},
-    view::View,
+    view::{View, sync::Syncs},
 };
 
 /// Starts the actors and collects the endpoints. Runs inside the server's actix system.
@@ -116,10 +116,13 @@ async fn put_together(
     let inbox = receiving::inbox(boot, engine, &view, &guard, &network, &members)?;
     let accounts = accounts(boot, engine)?;
     let notices = operators::notices(boot, engine).await?;
+    let kept = boot.config.memory.deliveries;
+    let syncs = Arc::new(Syncs::new(view.clone(), engine, counts.clone(), kept));
     let memory = Overview {
         config: boot.config.memory,
         budget: boot.budget.clone(),
         engine: engine.clone(),
+        syncs: syncs.clone(),
     };
     let looks = Looks {
         rooms: Some(engine.rooms.clone()),
@@ -145,7 +148,7 @@ async fn put_together(
         .and(network.routes(boot, engine, profiles, aliases))
         .and(serving::routes(boot, engine, &view, &guard, published))
         .and(receiving::routes(&inbox))
-        .and(sync::routes(Arc::new(SyncContext::new(boot, engine, view, counts))))
+        .and(sync::routes(Arc::new(SyncContext::new(boot, engine, view, syncs))))
         .and(metrics_routes(boot.metrics.clone(), looks))
         .and(network.admin_routes(engine));
     let service = Service::new(Arc::new(Sessions::new(engine.users.clone())), routes)

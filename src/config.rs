@@ -352,6 +352,10 @@ pub struct MemoryConfig {
     pub syncs: u64,
     /// The bodies of requests that are not answered yet.
     pub requests: u64,
+    /// What many clients are told.
+    pub deliveries: u64,
+    /// Other servers' events that are not in their rooms yet.
+    pub federation: u64,
     /// The search index's cache.
     pub search: u64,
 }

@@ -2,9 +2,11 @@
 //!
 //! docs/architecture.md has the table of the shares, and of what is bounded by numbers instead.
 
+use std::sync::Arc;
+
 use parlour_actors::{Engine, budget::Share};
 
-use crate::config::MemoryConfig;
+use crate::{config::MemoryConfig, federation::receive::ReceiveMemory, view::sync::Syncs};
 
 /// The shares that are taken piece by piece. Clones are the same.
 #[derive(Debug, Clone)]
@@ -15,6 +17,8 @@ pub struct Budget {
     pub syncs: Share,
     /// The bodies of requests that are not answered yet.
     pub requests: Share,
+    /// Other servers' events that are not in their rooms yet.
+    pub federation: ReceiveMemory,
 }
 
 impl Budget {
@@ -25,6 +29,10 @@ impl Budget {
             rooms: Share::new(config.rooms),
             syncs: Share::new(config.syncs),
             requests: Share::new(config.requests),
+            federation: ReceiveMemory {
+                transactions: Share::new(config.federation / 2),
+                parked: Share::new(config.federation / 2),
+            },
         }
     }
 }
@@ -49,21 +57,26 @@ pub struct Overview {
     pub budget: Budget,
     /// What has caches of its own.
     pub engine: Engine,
+    /// So has this.
+    pub syncs: Arc<Syncs>,
 }
 
 impl Overview {
     /// All of them, in the order of the configuration.
     #[must_use]
-    pub fn taken(&self) -> [Taken; 6] {
-        let Self { config, budget, engine } = self;
+    pub fn taken(&self) -> [Taken; 8] {
+        let Self { config, budget, engine, syncs } = self;
         let of = |user, share: &Share| Taken { user, bytes: share.used(), share: share.limit() };
         let cache = |user, bytes, share| Taken { user, bytes, share };
+        let received = budget.federation.transactions.used() + budget.federation.parked.used();
         [
             cache("index_cache", engine.store.memory_bytes(), config.index_cache),
             cache("state_cache", engine.nodes.memory_bytes(), config.state_cache),
             of("rooms", &budget.rooms),
             of("syncs", &budget.syncs),
             of("requests", &budget.requests),
+            cache("deliveries", syncs.memory_bytes(), config.deliveries),
+            cache("federation", received, config.federation),
             // SQLite does not tell; it takes so much at most.
             cache("search", config.search, config.search),
         ]

@@ -80,6 +80,12 @@ impl Part {
         taken.is_ok()
     }
 
+    /// How many bytes it is.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Notes that it is so many bytes now.
     pub fn set(&mut self, bytes: u64) {
         let used = &self.share.0.used;

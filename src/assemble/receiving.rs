@@ -44,6 +44,7 @@ pub(super) fn inbox(
         users: engine.users.clone(),
         resync: network.resync.clone(),
         presence: engine.presence.clone(),
+        memory: boot.budget.federation.clone(),
         clock: boot.env.clock.clone(),
         counters: Counters::new(&boot.metrics)?,
     };

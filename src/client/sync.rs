@@ -27,7 +27,6 @@ use crate::{
     http::{Api, Aside, RouteOptions, Routes, Ruma},
     limits::RateClass,
     metrics::Metrics,
-    push::UnreadCounts,
     server::{Boot, Shutdown},
     view::{
         SyncToken, View,
@@ -39,9 +38,9 @@ use crate::{
 /// wait for their turn here instead of being refused: they are requests that were let in before.
 const BUILDING: usize = 64;
 
-/// What a client takes that waits, without its connection: its place in the notifier and presence, and
-/// what it asks for. With the connection it is twice as much; `parlour load idle` measures it.
-const SYNC_BYTES: u64 = 4 << 10;
+/// What a client takes that waits: its place in the notifier and presence, what it asks for, and its
+/// connection. `make memory` and `parlour load idle` measure it.
+const SYNC_BYTES: u64 = 8 << 10;
 
 /// A filter takes more when it is parsed.
 const FILTER_COPIES: u64 = 4;
@@ -77,9 +76,9 @@ struct Parked<'a>(&'a Metrics);
 impl SyncContext {
     /// What of the engine `/sync` works with.
     #[must_use]
-    pub fn new(boot: &Boot, engine: &Engine, view: View, counts: UnreadCounts) -> Self {
+    pub fn new(boot: &Boot, engine: &Engine, view: View, syncs: Arc<Syncs>) -> Self {
         Self {
-            syncs: Arc::new(Syncs::new(view.clone(), engine, counts)),
+            syncs,
             view,
             users: engine.users.clone(),
             presence: engine.presence.clone(),

@@ -248,6 +248,8 @@ pub(crate) struct Memory {
     pub(crate) rooms_percent: u64,
     pub(crate) syncs_percent: u64,
     pub(crate) requests_percent: u64,
+    pub(crate) deliveries_percent: u64,
+    pub(crate) federation_percent: u64,
     pub(crate) search_percent: u64,
 }
 

@@ -406,11 +406,13 @@ fn memory(raw: raw::Memory) -> Checked<MemoryConfig> {
         raw.rooms_percent,
         raw.syncs_percent,
         raw.requests_percent,
+        raw.deliveries_percent,
+        raw.federation_percent,
         raw.search_percent,
     ];
     let sum = parts.iter().try_fold(0_u64, |sum, part| sum.checked_add(*part));
     if sum != Some(100) || parts.contains(&0) {
-        return wrong("memory", "the six percentages must be above 0 and add up to 100");
+        return wrong("memory", "the eight percentages must be above 0 and add up to 100");
     }
     let share = |percent: u64| raw.budget / 100 * percent;
     Ok(MemoryConfig {
@@ -419,6 +421,8 @@ fn memory(raw: raw::Memory) -> Checked<MemoryConfig> {
         rooms: share(raw.rooms_percent),
         syncs: share(raw.syncs_percent),
         requests: share(raw.requests_percent),
+        deliveries: share(raw.deliveries_percent),
+        federation: share(raw.federation_percent),
         search: share(raw.search_percent),
     })
 }

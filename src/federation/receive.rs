@@ -33,7 +33,9 @@ pub mod resync;
 
 use std::sync::Arc;
 
-use parlour_actors::{Rooms, env::Clock, presence::Presence, typing::Typing, users::Users};
+use parlour_actors::{
+    Rooms, budget::Share, env::Clock, presence::Presence, typing::Typing, users::Users,
+};
 use prometheus::{IntCounterVec, IntGauge, Opts};
 use ruma::OwnedServerName;
 
@@ -67,10 +69,21 @@ pub struct ReceiveParts {
     pub resync: Resync,
     /// Who is online.
     pub presence: Presence,
+    /// What their events may take.
+    pub memory: ReceiveMemory,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where it is counted.
     pub counters: Counters,
+}
+
+/// The memory for other servers' events. There are two shares, so that what waits holds up nothing.
+#[derive(Debug, Clone)]
+pub struct ReceiveMemory {
+    /// For transactions that are being processed.
+    pub transactions: Share,
+    /// For events that wait for others that are missing.
+    pub parked: Share,
 }
 
 /// What is counted.

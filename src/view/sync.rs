@@ -99,9 +99,9 @@ struct Round<'a> {
 }
 
 impl Syncs {
-    /// Answers from what the engine holds.
+    /// Answers from what the engine holds. Of what many are told, so many bytes are kept for them.
     #[must_use]
-    pub fn new(view: View, engine: &Engine, counts: UnreadCounts) -> Self {
+    pub fn new(view: View, engine: &Engine, counts: UnreadCounts, kept_bytes: u64) -> Self {
         Self {
             view,
             users: engine.users.clone(),
@@ -111,8 +111,14 @@ impl Syncs {
             counts,
             sent: SentMembers::default(),
             heroes: Heroes::default(),
-            deliveries: Deliveries::default(),
+            deliveries: Deliveries::new(kept_bytes),
         }
+    }
+
+    /// How many bytes are kept of what many are told.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.deliveries.memory_bytes()
     }
 
     /// The newest moment that can be answered for.

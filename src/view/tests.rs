@@ -336,7 +336,8 @@ fn what_comes_late_is_last_in_a_sync_and_at_its_place_in_pages() {
         engine.rooms.receive(&room, late.clone()).await.unwrap();
         let [late, one, two, three] = [late.event_id().as_str(), &said[0], &said[1], &said[2]];
 
-        let syncs = Syncs::new(view.clone(), &engine, UnreadCounts::new(engine.users.clone()));
+        let counts = UnreadCounts::new(engine.users.clone());
+        let syncs = Syncs::new(view.clone(), &engine, counts, 1 << 20);
         let ask = Ask {
             since: None,
             filter: Arc::new(FilterDefinition::default()),

@@ -60,6 +60,11 @@ impl EventCache {
         Self(Cache::with_weighter(items, bytes, BySize))
     }
 
+    /// How many bytes it takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.0.weight()
+    }
+
     pub(crate) fn get(&self, num: EventNum) -> Known<'_> {
         // Who waits for others while they wait for him waits for ever.
         match self.0.get_value_or_guard(&num, Some(Duration::ZERO)) {

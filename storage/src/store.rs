@@ -107,11 +107,13 @@ impl Store {
         (Self { shared: shared.clone() }, Writer { shared, end, stopped: None })
     }
 
-    /// How many bytes of memory the caches of index and log take.
+    /// How many bytes of memory the caches of index, log and events take.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
-        index.as_ref().map_or(0, |index| index.memory_bytes()) + self.shared.log.memory_bytes()
+        let Shared { index, log, events, .. } = &*self.shared;
+        let index = index.read().unwrap_or_else(PoisonError::into_inner);
+        let index = index.as_ref().map_or(0, |index| index.memory_bytes());
+        index + log.memory_bytes() + events.memory_bytes()
     }
 
     /// What the index says of a key.

@@ -359,9 +359,16 @@ fn no_more_events_wait_than_there_is_room_for() {
     });
     // One of them is being looked for, a hundred wait for that.
     assert_eq!(refused.sum::<usize>(), 49);
+    let taken = "parlour_memory_bytes{user=\"federation\"}";
+    assert!(near.metric(taken) >= 100_000.0, "they are counted");
     alice.say(&visitor.room, "quick").ok();
     assert_eq!(visitor.said(), ["quick"]);
     script.gate.open();
+    let until = deadline(Duration::from_secs(30));
+    while near.metric(taken) > 0.0 {
+        assert!(!until.passed(), "all is given back");
+        std::thread::yield_now();
+    }
 }
 
 // Checklist 12.2

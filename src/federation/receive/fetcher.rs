@@ -47,10 +47,16 @@ impl Fetcher {
     pub(super) fn park(&self, origin: &ServerName, room: &RoomView, judged: Judged, reply: Reply) {
         let Inner { parts, .. } = &*self.0;
         let place: Place = (room.room_id.clone(), origin.to_owned());
-        let (bytes, since) = (judged.pdu.to_bytes().len(), parts.clock.monotonic());
+        let (bytes, since) = (judged.pdu.memory_bytes() as u64, parts.clock.monotonic());
         let event = judged.pdu.event_id().clone();
-        let parked = Parked { judged, bytes, reply: reply.clone(), since };
-        match self.table().park(&place, parked) {
+        let parking = match parts.memory.parked.take(bytes) {
+            Some(memory) => {
+                let parked = Parked { judged, memory, reply: reply.clone(), since };
+                self.table().park(&place, parked)
+            }
+            None => Parking::Full,
+        };
+        match parking {
             Parking::First => {
                 let (fetcher, room) = (self.clone(), room.clone());
                 tokio::spawn(async move { fetcher.work(&place, &room).await });

@@ -18,7 +18,10 @@ use std::{
 };
 
 use lru::LruCache;
-use parlour_actors::threads::Thread;
+use parlour_actors::{
+    budget::{Part, Share},
+    threads::Thread,
+};
 use ruma::{OwnedServerName, ServerName, TransactionId};
 use serde_json::value::RawValue;
 use tokio::{
@@ -40,9 +43,11 @@ const REMEMBERED: NonZero<usize> = NonZero::new(8).expect("it is not zero");
 /// Of how many servers they are.
 const SERVERS: NonZero<usize> = NonZero::new(2_000).expect("it is not zero");
 
-/// How many KiB of events of one server, and of all, may be under way.
-const KIB_OF_ONE: usize = 24 << 10;
-const KIB_OF_ALL: usize = 96 << 10;
+/// While an event is looked at, it is there as it came and as it was read, which takes twice as much.
+const COPIES: u64 = 3;
+
+/// Which part of the memory for all servers one of them may take.
+const OF_ONE: u64 = 4;
 
 /// How long the answer waits for what becomes of the events.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,13 +77,12 @@ struct Inner {
     pdus: Arc<PduReceiver>,
     edus: EduReceiver,
     servers: Mutex<LruCache<OwnedServerName, Arc<Sender>>>,
-    kib: Arc<Semaphore>,
 }
 
 /// A server that sends transactions.
 struct Sender {
     places: Arc<Semaphore>,
-    kib: Arc<Semaphore>,
+    memory: Share,
     /// Held by the one transaction that is processed.
     turn: AsyncMutex<()>,
     known: Mutex<LruCache<[u8; 32], Outcome>>,
@@ -104,7 +108,6 @@ impl Inbox {
             pdus: Arc::new(PduReceiver::new(parts.clone())),
             parts,
             servers: Mutex::new(LruCache::new(SERVERS)),
-            kib: Arc::new(Semaphore::new(KIB_OF_ALL)),
         }))
     }
 
@@ -142,7 +145,8 @@ impl Inbox {
 impl Inner {
     fn sender(&self, origin: &ServerName) -> Arc<Sender> {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.get_or_insert(origin.to_owned(), || Arc::new(Sender::new())).clone()
+        let new = || Arc::new(Sender::new(self.parts.memory.transactions.limit() / OF_ONE));
+        servers.get_or_insert(origin.to_owned(), new).clone()
     }
 
     /// The outcome of a transaction that is known already, or else of this one.
@@ -176,12 +180,12 @@ impl Inner {
     /// Room for a transaction.
     fn admit(&self, sender: &Sender, new: &Transaction) -> Result<Permits, ApiError> {
         let bytes: usize = new.pdus.iter().map(|event| event.get().len()).sum();
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let bytes = COPIES * bytes as u64;
         let place = sender.places.clone().try_acquire_owned();
-        let of_one = sender.kib.clone().try_acquire_many_owned(kib);
-        let of_all = self.kib.clone().try_acquire_many_owned(kib);
+        let of_one = sender.memory.take(bytes);
+        let of_all = self.parts.memory.transactions.take(bytes);
         match (place, of_one, of_all) {
-            (Ok(place), Ok(of_one), Ok(of_all)) => {
+            (Ok(place), Some(of_one), Some(of_all)) => {
                 Ok(Permits { place, events: vec![of_one, of_all] })
             }
             _ => Err(ApiError::limit_exceeded(RETRY)),
@@ -212,14 +216,15 @@ impl Inner {
 /// events until these are in.
 struct Permits {
     place: OwnedSemaphorePermit,
-    events: Vec<OwnedSemaphorePermit>,
+    events: Vec<Part>,
 }
 
 impl Sender {
-    fn new() -> Self {
+    /// Who may take so many bytes of memory.
+    fn new(bytes: u64) -> Self {
         Self {
             places: Arc::new(Semaphore::new(UNDER_WAY)),
-            kib: Arc::new(Semaphore::new(KIB_OF_ONE)),
+            memory: Share::new(bytes),
             turn: AsyncMutex::default(),
             known: Mutex::new(LruCache::new(REMEMBERED)),
         }

@@ -9,17 +9,18 @@ use std::{
     time::Duration,
 };
 
+use parlour_actors::budget::Part;
 use ruma::{OwnedRoomId, OwnedServerName};
 
 use super::{policy::Judged, results::Reply};
 
-/// How many events may wait in one queue, and in all together.
+/// How many events may wait in one queue, and in all together; the memory for all together is a share
+/// of the budget.
 const MAX_IN_QUEUE: usize = 100;
 const MAX_EVENTS: usize = 5_000;
 
-/// How many bytes may wait in one queue, and in all together.
-const MAX_BYTES_IN_QUEUE: usize = 2 << 20;
-const MAX_BYTES: usize = 64 << 20;
+/// How many bytes of memory may wait in one queue.
+const MAX_BYTES_IN_QUEUE: u64 = 4 << 20;
 
 /// Where an event waits: its room, and the server that has sent it.
 pub(super) type Place = (OwnedRoomId, OwnedServerName);
@@ -28,8 +29,8 @@ pub(super) type Place = (OwnedRoomId, OwnedServerName);
 #[derive(Debug)]
 pub(super) struct Parked {
     pub(super) judged: Judged,
-    /// Its size in bytes.
-    pub(super) bytes: usize,
+    /// What it takes.
+    pub(super) memory: Part,
     /// Who is told what has become of it.
     pub(super) reply: Reply,
     /// Since when it waits, on the monotonic clock.
@@ -52,13 +53,12 @@ pub(super) enum Parking {
 pub(super) struct Table {
     queues: HashMap<Place, Queue>,
     events: usize,
-    bytes: usize,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<Parked>,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Table {
@@ -68,18 +68,16 @@ impl Table {
         let (events, bytes) = self.queues.get(place).map_or((0, 0), |q| (q.waiting.len(), q.bytes));
         let fits = events < MAX_IN_QUEUE
             && self.events < MAX_EVENTS
-            && bytes.saturating_add(parked.bytes) <= MAX_BYTES_IN_QUEUE
-            && self.bytes.saturating_add(parked.bytes) <= MAX_BYTES;
+            && bytes.saturating_add(parked.memory.bytes()) <= MAX_BYTES_IN_QUEUE;
         if !fits {
             return Parking::Full;
         }
         self.events += 1;
-        self.bytes += parked.bytes;
         let (queue, parking) = match self.queues.entry(place.clone()) {
             Entry::Occupied(queue) => (queue.into_mut(), Parking::Behind),
             Entry::Vacant(new) => (new.insert(Queue::default()), Parking::First),
         };
-        queue.bytes += parked.bytes;
+        queue.bytes += parked.memory.bytes();
         queue.waiting.push_back(parked);
         parking
     }
@@ -91,9 +89,8 @@ impl Table {
             self.queues.remove(place);
             return None;
         };
-        queue.bytes -= parked.bytes;
+        queue.bytes -= parked.memory.bytes();
         self.events -= 1;
-        self.bytes -= parked.bytes;
         Some(parked)
     }
 
@@ -107,18 +104,20 @@ impl Table {
 mod tests {
     use std::sync::Arc;
 
+    use parlour_actors::budget::Share;
     use parlour_event::{Pdu, RoomVersion, json};
 
     use super::*;
 
-    fn parked(bytes: usize) -> Parked {
+    fn parked(bytes: u64) -> Parked {
         let json = br#"{"room_id":"!r:a.org","sender":"@u:a.org","type":"t","content":{},
             "origin_server_ts":1,"depth":1,"prev_events":[],"auth_events":[],"hashes":{"sha256":""},
             "signatures":{}}"#;
         let version = RoomVersion::parse("11").unwrap();
         let pdu = Pdu::from_wire(version, json::parse_object(version, json).unwrap()).unwrap();
         let (since, judged) = (Duration::ZERO, Judged { pdu: Arc::new(pdu), is_wanted: true });
-        Parked { judged, bytes, reply: Reply::to_nobody(), since }
+        let memory = Share::new(bytes).count(bytes);
+        Parked { judged, memory, reply: Reply::to_nobody(), since }
     }
 
     fn place(room: usize, server: &str) -> Place {
@@ -132,27 +131,23 @@ mod tests {
         assert_eq!(table.park(&here, parked(1)), Parking::First);
         assert_eq!(table.park(&here, parked(2)), Parking::Behind);
         assert_eq!(table.park(&there, parked(3)), Parking::First);
-        assert_eq!(table.next(&here).unwrap().bytes, 1);
-        assert_eq!(table.next(&here).unwrap().bytes, 2);
+        assert_eq!(table.next(&here).unwrap().memory.bytes(), 1);
+        assert_eq!(table.next(&here).unwrap().memory.bytes(), 2);
         // Whoever works on the queue is not done before it has heard so.
         assert_eq!(table.park(&here, parked(4)), Parking::Behind);
-        assert_eq!(table.next(&here).unwrap().bytes, 4);
+        assert_eq!(table.next(&here).unwrap().memory.bytes(), 4);
         assert!(table.next(&here).is_none());
         assert_eq!(table.park(&here, parked(1)), Parking::First);
         assert_eq!(table.events(), 2);
     }
 
     #[test]
-    fn events_and_bytes_are_bounded_by_queue_and_altogether() {
+    fn events_are_bounded_by_queue_and_altogether() {
         let mut table = Table::default();
         let here = place(0, "a.org");
         assert_eq!(table.park(&here, parked(MAX_BYTES_IN_QUEUE)), Parking::First);
         assert_eq!(table.park(&here, parked(1)), Parking::Full);
         assert_eq!(table.park(&place(0, "b.org"), parked(1)), Parking::First);
-        let full = (1..).take_while(|n| {
-            table.park(&place(*n, "a.org"), parked(MAX_BYTES_IN_QUEUE)) == Parking::First
-        });
-        assert!(full.count() < MAX_BYTES / MAX_BYTES_IN_QUEUE);
         let mut table = Table::default();
         let first: Vec<_> = (0..=MAX_IN_QUEUE).map(|_| table.park(&here, parked(1))).collect();
         assert_eq!(first.iter().filter(|parking| **parking == Parking::Full).count(), 1);
@@ -162,6 +157,6 @@ mod tests {
         // What is taken out makes room.
         while table.next(&here).is_some() {}
         assert_eq!(table.park(&here, parked(1)), Parking::First);
-        assert_eq!(table.bytes, MAX_EVENTS - MAX_IN_QUEUE + 1);
+        assert_eq!(table.events(), MAX_EVENTS - MAX_IN_QUEUE + 1);
     }
 }

@@ -3,15 +3,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use parlour_actors::{RoomError, Verdict, per_key::PerKey};
+use parlour_actors::{RoomError, Verdict, budget::Part, per_key::PerKey};
 use parlour_event::{Pdu, RoomVersion};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::{
-    sync::{Mutex as AsyncMutex, OwnedSemaphorePermit},
-    time::sleep,
-};
+use tokio::{sync::Mutex as AsyncMutex, time::sleep};
 
 use super::{
     ReceiveParts,
@@ -57,21 +54,21 @@ impl PduReceiver {
     }
 
     /// Begins to take in the events of a transaction: those of one room in order, all rooms at the
-    /// same time. The permit is held until all of them are in or put aside.
+    /// same time. Their memory is held until all of them are in or put aside.
     pub(super) fn begin(
         self: &Arc<Self>,
         origin: &ServerName,
         events: Vec<Box<RawValue>>,
-        permit: Vec<OwnedSemaphorePermit>,
+        memory: Vec<Part>,
     ) -> Listener {
         let (reply, listener) = Reply::new();
-        let permit = Arc::new(permit);
+        let memory = Arc::new(memory);
         for group in self.by_room(events, &reply) {
             let (receiver, origin) = (self.clone(), origin.to_owned());
-            let (reply, permit) = (reply.clone(), permit.clone());
+            let (reply, memory) = (reply.clone(), memory.clone());
             tokio::spawn(async move {
                 receiver.receive(&origin, group, &reply).await;
-                drop(permit);
+                drop(memory);
             });
         }
         listener

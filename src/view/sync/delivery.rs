@@ -27,11 +27,8 @@ use crate::{
     view::{EventFilter, SyncToken, ViewError},
 };
 
-/// How many bytes of parcels are kept: those of the last seconds.
-const PARCELS: u64 = 4 << 20;
-
-/// How many bytes of listeners are kept.
-const LISTENERS: u64 = 8 << 20;
+/// Which part of the memory is for parcels: those of the last seconds are enough.
+const PARCELS: u64 = 3;
 
 /// What usually becomes of one in its cache, in bytes.
 const USUAL: u64 = 1_024;
@@ -70,13 +67,20 @@ impl Weighter<OwnedUserId, Arc<Listener>> for BySize {
     }
 }
 
-impl Default for Deliveries {
-    fn default() -> Self {
+impl Deliveries {
+    /// Which keep so many bytes at most.
+    pub(super) fn new(bytes: u64) -> Self {
         let items = |bytes| usize::try_from(bytes / USUAL).unwrap_or(usize::MAX);
+        let (parcels, listeners) = (bytes / PARCELS, bytes - bytes / PARCELS);
         Self {
-            parcels: Cache::with_weighter(items(PARCELS), PARCELS, BySize),
-            listeners: Cache::with_weighter(items(LISTENERS), LISTENERS, BySize),
+            parcels: Cache::with_weighter(items(parcels), parcels, BySize),
+            listeners: Cache::with_weighter(items(listeners), listeners, BySize),
         }
+    }
+
+    /// How many bytes they keep.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.parcels.weight() + self.listeners.weight()
     }
 }
 

@@ -57,7 +57,7 @@ async fn pages_lead_through_backfilled_history_and_syncs_do_not_tell_of_it() {
     }
     let view = View::of(&near.engine, Env::system().clock);
     let counts = UnreadCounts::new(near.engine.users.clone());
-    let syncs = Syncs::new(view.clone(), &near.engine, counts);
+    let syncs = Syncs::new(view.clone(), &near.engine, counts, 1 << 20);
     let before = syncs.now();
     near.join(&far, &room, "bob").await;
     let said = near.say(&room, "bob", "hello").await;
@@ -126,7 +126,7 @@ async fn a_timeline_begins_behind_a_gap_and_leads_back_into_it() {
     near.join(&far, &room, "bob").await;
     let view = View::of(&near.engine, Env::system().clock);
     let counts = UnreadCounts::new(near.engine.users.clone());
-    let syncs = Syncs::new(view.clone(), &near.engine, counts);
+    let syncs = Syncs::new(view.clone(), &near.engine, counts, 1 << 20);
     let since = syncs.now();
     for text in ["one", "two", "three"] {
         far.say(&room, "alice", text).await;
