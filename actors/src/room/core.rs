@@ -13,6 +13,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use parlour_event::{
     EventNum, Pdu, RoomNum, RoomVersion,
+    pdu::EventReference,
     policy::PolicyServer,
     resolve::AuthCover,
     signing::SigningKey,
@@ -80,10 +81,17 @@ impl RoomDeps {
 #[derive(Debug, Clone)]
 pub(crate) struct Tip {
     pub(crate) num: EventNum,
-    pub(crate) event_id: OwnedEventId,
+    /// As events name it that follow it.
+    pub(crate) reference: EventReference,
     pub(crate) depth: u64,
     /// The state after it, along its branch.
     pub(crate) state_after: StateRoot,
+}
+
+impl Tip {
+    pub(crate) fn event_id(&self) -> &OwnedEventId {
+        &self.reference.event_id
+    }
 }
 
 /// An event of a commit that is not durable yet: storage does not have it as it is now.
@@ -284,8 +292,8 @@ impl RoomCore {
         for num in &head.extremities {
             let (pdu, meta) = self.stored(*num)?;
             let state_after = self.state_after(&pdu, &meta, *num)?;
-            let (event_id, depth) = (pdu.event_id().clone(), pdu.depth());
-            self.tips.push(Tip { num: *num, event_id, depth, state_after });
+            let (reference, depth) = (EventReference::to(self.version, &pdu), pdu.depth());
+            self.tips.push(Tip { num: *num, reference, depth, state_after });
         }
         Ok(())
     }

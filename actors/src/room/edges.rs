@@ -82,7 +82,7 @@ impl RoomCore {
     /// those that it follows by way of rejected and soft-failed events, which never were.
     pub(crate) fn followed_by(&self, pdu: &Pdu) -> Result<BTreeSet<OwnedEventId>, RoomError> {
         let mut followed: BTreeSet<_> = pdu.prev_events().iter().cloned().collect();
-        let is_tip = |id: &OwnedEventId| self.tips.iter().any(|tip| tip.event_id == *id);
+        let is_tip = |id: &OwnedEventId| self.tips.iter().any(|tip| tip.event_id() == id);
         let mut queue: Vec<_> = followed.iter().filter(|id| !is_tip(id)).cloned().collect();
         let mut budget = MAX_LOOKED_THROUGH;
         while let Some(id) = queue.pop() {

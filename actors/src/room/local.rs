@@ -122,7 +122,7 @@ impl RoomCore {
         let tips = self.newest_tips();
         let state = self.state_at(&tips, fresh)?;
         let selection = self.select(state, &event)?;
-        let builder = self.build(event, &tips, &selection)?;
+        let builder = self.build(event, &tips, &selection);
         Ok(Draft { state, selection, builder })
     }
 
@@ -249,15 +249,9 @@ impl RoomCore {
         selection.0.iter().filter(|(_, auth)| named(auth)).map(|(num, _)| *num).collect()
     }
 
-    fn build(
-        &mut self,
-        event: LocalEvent,
-        tips: &[Tip],
-        selection: &Selection,
-    ) -> Result<PduBuilder, RoomError> {
+    fn build(&self, event: LocalEvent, tips: &[Tip], selection: &Selection) -> PduBuilder {
         let depth = tips.first().map_or(0, |tip| tip.depth).saturating_add(1);
-        let prev_events =
-            tips.iter().map(|tip| self.reference(tip.num)).collect::<Result<_, _>>()?;
+        let prev_events = tips.iter().map(|tip| tip.reference.clone()).collect();
         let rules = self.version.rules();
         let names_create = !rules.authorization.room_create_event_id_as_room_id;
         let has_opaque_ids = rules.event_format.require_event_id;
@@ -269,7 +263,7 @@ impl RoomCore {
             .filter(|(num, _)| seen.insert(*num))
             .map(|(_, pdu)| EventReference::to(self.version, pdu))
             .collect();
-        Ok(PduBuilder {
+        PduBuilder {
             room_id: Some(self.room_id.clone()),
             sender: event.sender,
             event_type: event.event_type,
@@ -281,12 +275,6 @@ impl RoomCore {
             origin_server_ts: event.timestamp.unwrap_or_else(|| self.deps.env.clock.now_ms()),
             redacts: event.redacts,
             event_localpart: has_opaque_ids.then(|| self.deps.env.random_string(OPAQUE_ID_LEN)),
-        })
-    }
-
-    /// A reference to an event as this room version writes it.
-    fn reference(&mut self, num: EventNum) -> Result<EventReference, RoomError> {
-        let pdu = self.event(num)?;
-        Ok(EventReference::to(self.version, &pdu))
+        }
     }
 }

@@ -103,7 +103,7 @@ impl RoomCore {
     /// Whether an event follows all of the room's latest events, and nothing else.
     fn continues(&self, pdu: &Pdu) -> bool {
         let prev = pdu.prev_events();
-        let all_tips = self.tips.iter().all(|tip| prev.contains(&tip.event_id));
+        let all_tips = self.tips.iter().all(|tip| prev.contains(tip.event_id()));
         all_tips && prev.len() == self.tips.len()
     }
 

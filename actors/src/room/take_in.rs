@@ -7,6 +7,7 @@ use std::{
 
 use parlour_event::{
     EventNum, Pdu, StateKeyNum, StreamPos,
+    pdu::EventReference,
     resolve::{self, ResolveLimits},
     state::{Node, NodeId, Overlay, StateRoot},
 };
@@ -255,11 +256,11 @@ impl RoomCore {
             None => place.state_before,
         };
         let is_anew = place.is_return && !place.edges.has_followers;
-        let is_followed = |tip: &&Tip| is_anew || followed.contains(&tip.event_id);
+        let is_followed = |tip: &&Tip| is_anew || followed.contains(tip.event_id());
         let mut tips: Vec<_> = self.tips.iter().filter(|tip| !is_followed(tip)).cloned().collect();
         if !place.edges.has_followers {
-            let (event_id, depth) = (pdu.event_id().clone(), pdu.depth());
-            tips.push(Tip { num, event_id, depth, state_after });
+            let (reference, depth) = (EventReference::to(self.version, pdu), pdu.depth());
+            tips.push(Tip { num, reference, depth, state_after });
         }
         let states: Vec<_> = tips.iter().map(|tip| tip.state_after).collect();
         let state = self.resolve(&states, fresh)?;

@@ -30,7 +30,7 @@ pub(super) fn all_have_the_same_room(servers: &[Server]) {
     let tips: Vec<BTreeSet<_>> = servers
         .iter()
         .map(|server| {
-            server.core.as_ref().unwrap().tips.iter().map(|t| t.event_id.clone()).collect()
+            server.core.as_ref().unwrap().tips.iter().map(|t| t.event_id().clone()).collect()
         })
         .collect();
     if tips[0].len() != 1 || tips.iter().any(|tip| *tip != tips[0]) {

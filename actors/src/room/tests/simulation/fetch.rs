@@ -67,7 +67,7 @@ impl Server {
     /// Asks for what a parked event needs.
     fn seek(&mut self, id: &OwnedEventId) {
         let Some(core) = &self.core else { return };
-        let earliest = core.tips.iter().map(|tip| tip.event_id.clone()).collect();
+        let earliest = core.tips.iter().map(|tip| tip.event_id().clone()).collect();
         let Some(parked) = self.parked.get_mut(id) else { return };
         parked.attempts += 1;
         if parked.attempts > ATTEMPTS {

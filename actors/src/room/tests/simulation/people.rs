@@ -214,7 +214,7 @@ impl Server {
         let events = graph.into_iter().map(|(_, num)| self.stored(num));
         let ids = events.filter(|pdu| pdu.depth() > 1).map(|pdu| pdu.event_id().clone());
         let mut ids: Vec<_> = ids.collect();
-        ids.extend(self.core.as_ref().unwrap().tips.iter().map(|tip| tip.event_id.clone()));
+        ids.extend(self.core.as_ref().unwrap().tips.iter().map(|tip| tip.event_id().clone()));
         rng.pick(&ids)
     }
 
