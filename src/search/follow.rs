@@ -29,6 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How many events are read at once.
 const BATCH: usize = 256;
 
+/// How many changes are made at once: each transaction of the index has its price, and searches
+/// wait for it.
+const CHANGES: usize = 2_048;
+
+/// How many bytes of text are put in at once.
+const TEXT: usize = 1 << 20;
+
 /// How many rooms are looked at at once, when it is not known which have changed.
 const ROOMS: usize = 1_000;
 
@@ -48,6 +55,15 @@ pub struct Follower {
     hurry: Arc<Notify>,
     /// Everything up to here is in the index.
     reached: watch::Sender<StreamPos>,
+}
+
+/// Changes of the index that come together, whichever rooms they are of.
+#[derive(Debug)]
+struct Gathered<'a> {
+    index: &'a TextIndex,
+    changes: Vec<Change>,
+    /// How much text is in them.
+    bytes: usize,
 }
 
 #[derive(Deserialize)]
@@ -164,24 +180,25 @@ impl Follower {
     fn catch_up(&self, stop: &Shutdown) -> Result<(), SearchError> {
         let mut pos = self.index.position()?;
         let now = self.changes.current();
+        let mut gathered = Gathered { index: &self.index, changes: Vec::new(), bytes: 0 };
         while pos < now && !stop.is_requested() {
             let until = match self.changes.rooms_since(pos) {
                 Some(rooms) => {
                     for room in rooms {
-                        self.follow(room, pos, now)?;
+                        self.follow(room, pos, now, &mut gathered)?;
                     }
                     now
                 }
                 None => {
                     let until = now.min(StreamPos(pos.0.saturating_add(SLICE)));
-                    self.follow_all(pos, until, stop)?;
+                    self.follow_all(pos, until, stop, &mut gathered)?;
                     until
                 }
             };
             if stop.is_requested() {
                 return Ok(());
             }
-            self.index.apply(&[], Some(until))?;
+            gathered.apply(Some(until))?;
             pos = until;
         }
         self.reached.send_replace(pos);
@@ -194,6 +211,7 @@ impl Follower {
         after: StreamPos,
         until: StreamPos,
         stop: &Shutdown,
+        gathered: &mut Gathered<'_>,
     ) -> Result<(), SearchError> {
         let mut from = RoomNum(0);
         loop {
@@ -205,7 +223,7 @@ impl Follower {
                 let room = RoomNum(KeyReader::new(key).number().unwrap_or_default());
                 let head = RoomHead::decode(key, &entry.value).map_err(ViewError::from)?;
                 if head.pos > after && !stop.is_requested() {
-                    self.follow(room, after, until)?;
+                    self.follow(room, after, until, gathered)?;
                 }
                 from = RoomNum(room.0.saturating_add(1));
             }
@@ -216,12 +234,18 @@ impl Follower {
     }
 
     /// Takes in what happened in a room within `(after, until]`.
-    fn follow(&self, room: RoomNum, after: StreamPos, until: StreamPos) -> Result<(), SearchError> {
+    fn follow(
+        &self,
+        room: RoomNum,
+        after: StreamPos,
+        until: StreamPos,
+        gathered: &mut Gathered<'_>,
+    ) -> Result<(), SearchError> {
         let Some(view) = self.view.room_by_num(room)? else { return Ok(()) };
         if self.view.is_encrypted(&view)? {
-            return self.index.apply(&[Change::RemoveRoom(room)], None);
+            return gathered.add(Change::RemoveRoom(room));
         }
-        self.follow_past(room, after)?;
+        self.follow_past(room, after, gathered)?;
         let mut after = after;
         loop {
             let range = (Bound::Excluded(after), Bound::Included(until));
@@ -229,13 +253,7 @@ impl Follower {
             let entries = store.timeline(room, range, Direction::Forward, BATCH);
             let entries = entries.map_err(ViewError::from)?;
             let nums: Vec<_> = entries.iter().map(|(_, entry)| entry.event).collect();
-            let mut changes = Vec::new();
-            for event in store.events(&nums).map_err(ViewError::from)?.into_iter().flatten() {
-                changes.extend(self.change_by(&event)?);
-            }
-            if !changes.is_empty() {
-                self.index.apply(&changes, None)?;
-            }
+            self.gather(&nums, gathered)?;
             match entries.last() {
                 Some((last, _)) if entries.len() == BATCH => after = *last,
                 _ => return Ok(()),
@@ -245,7 +263,12 @@ impl Follower {
 
     /// Takes in what has come of a room's past since then: it is in no timeline. Numbers of events
     /// go up as they come.
-    fn follow_past(&self, room: RoomNum, after: StreamPos) -> Result<(), SearchError> {
+    fn follow_past(
+        &self,
+        room: RoomNum,
+        after: StreamPos,
+        gathered: &mut Gathered<'_>,
+    ) -> Result<(), SearchError> {
         let store = &self.view.store;
         let last = store.timeline_at(room, after).map_err(ViewError::from)?;
         let mut from = last.map_or(EventNum(0), |(_, entry)| entry.event);
@@ -257,17 +280,20 @@ impl Follower {
             let is_past = |meta: &EventMeta| meta.flags.is_visible() && meta.pos > after;
             let new = nums.iter().zip(metas).filter(|(_, meta)| meta.as_ref().is_some_and(is_past));
             let new: Vec<_> = new.map(|(num, _)| *num).collect();
-            let mut changes = Vec::new();
-            for event in store.events(&new).map_err(ViewError::from)?.into_iter().flatten() {
-                changes.extend(self.change_by(&event)?);
-            }
-            if !changes.is_empty() {
-                self.index.apply(&changes, None)?;
-            }
+            self.gather(&new, gathered)?;
             if nums.len() < BATCH {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes in what events mean for the index.
+    fn gather(&self, nums: &[EventNum], gathered: &mut Gathered<'_>) -> Result<(), SearchError> {
+        let events = self.view.store.events(nums).map_err(ViewError::from)?;
+        for event in events.into_iter().flatten() {
+            self.change_by(&event)?.map_or(Ok(()), |change| gathered.add(change))?;
+        }
+        Ok(())
     }
 
     /// What an event means for the index.
@@ -330,6 +356,24 @@ impl Follower {
             && about.event_type == fields.event_type
             && about.state_key.is_none();
         Ok(Some(original).filter(|_| fits))
+    }
+}
+
+impl Gathered<'_> {
+    fn add(&mut self, change: Change) -> Result<(), SearchError> {
+        if let Change::Add(entry) = &change {
+            self.bytes += entry.text.len();
+        }
+        self.changes.push(change);
+        if self.changes.len() >= CHANGES || self.bytes >= TEXT { self.apply(None) } else { Ok(()) }
+    }
+
+    /// Makes the changes; with `until`, everything up to there is in the index then.
+    fn apply(&mut self, until: Option<StreamPos>) -> Result<(), SearchError> {
+        self.index.apply(&self.changes, until)?;
+        self.changes.clear();
+        self.bytes = 0;
+        Ok(())
     }
 }
 
