@@ -153,3 +153,19 @@ fn counts_survive_a_restart_and_begin_anew_with_a_join() {
     alice.say(&room, "he is back").ok();
     assert_eq!(count(&bob, &room), 1);
 }
+
+#[test]
+fn who_comes_and_goes_counts_for_those_alone_who_want_to_hear_of_it() {
+    let server = Server::start();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| server.user(name));
+    let room = alice.public_room();
+    bob.join(&room).ok();
+    bob.say(&room, "hello").ok();
+    assert_eq!(count(&alice, &room), 1);
+    let is_member = json!({ "kind": "event_match", "key": "type", "pattern": "m.room.member" });
+    let rule = json!({ "conditions": [is_member], "actions": ["notify"] });
+    alice.http.put("/_matrix/client/v3/pushrules/global/override/doors", &rule).ok();
+    assert_eq!(count(&alice, &room), 2, "what was unread is looked at again");
+    carol.join(&room).ok();
+    assert_eq!((count(&alice, &room), count(&bob, &room)), (json!(3), json!(0)));
+}
