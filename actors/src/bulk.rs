@@ -62,9 +62,22 @@ pub struct BulkOrder {
     /// How a room begins.
     pub found: Founding,
     /// Users who enter rooms that are there.
-    pub joins: Vec<(OwnedRoomId, Vec<OwnedUserId>)>,
+    pub joins: Vec<Joins>,
+    /// A load test that knows its messages by this.
+    pub run: Option<String>,
     /// What lots and texts are drawn from.
     pub seed: u64,
+}
+
+/// Users who enter a room that is there, and what they say then.
+#[derive(Debug, Clone)]
+pub struct Joins {
+    /// The room.
+    pub room: OwnedRoomId,
+    /// Who enters it; who is in it already stays.
+    pub users: Vec<OwnedUserId>,
+    /// How many messages there are of these users, drawn by lot.
+    pub messages: u64,
 }
 
 impl fmt::Debug for BulkOrder {
@@ -142,13 +155,14 @@ pub struct Job {
 
 impl Job {
     fn of(order: &BulkOrder, id: String, began: Duration) -> Self {
-        let joining: usize = order.joins.iter().map(|(_, users)| users.len()).sum();
+        let joining: usize = order.joins.iter().map(|joins| joins.users.len()).sum();
+        let said: u64 = order.joins.iter().map(|joins| joins.messages).sum();
         Self {
             id,
             users: Count::of(order.users),
             rooms: Count::of(order.rooms),
             members: Count::of(order.rooms * order.members + joining as u64),
-            messages: Count::of(order.rooms * order.messages),
+            messages: Count::of(order.rooms * order.messages + said),
             refused: Count::default(),
             refusal: Mutex::default(),
             made: Mutex::default(),

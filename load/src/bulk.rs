@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// How many users enter rooms with one job: their names fit in one request.
 const JOINS: usize = 50_000;
 
+/// How many rooms are filled with messages by one job.
+const FILLED: usize = 1_000;
+
 /// How many rooms are made with one job: it tells the ids of no more.
 const ROOMS: usize = 1_000;
 
@@ -62,6 +65,7 @@ struct Job {
     users: Count,
     rooms: Count,
     members: Count,
+    messages: Count,
     refused: u64,
     first_refusal: Option<String>,
     room_ids: Vec<String>,
@@ -219,6 +223,26 @@ impl Bulk {
             let order = json!({ "joins": joins.collect::<Vec<_>>() });
             let job = self.order(&order, |job| reached(joined + job.members.done)).await?;
             joined += job.members.done;
+        }
+        Ok(())
+    }
+
+    /// Has a user of rooms say so many messages in each of them, which this run knows again.
+    pub(crate) async fn fill(
+        &self,
+        (user, run): (&Account, &str),
+        rooms: &[String],
+        messages: u64,
+        reached: impl Fn(usize),
+    ) -> Result<(), Failure> {
+        let mut written = 0;
+        for some in rooms.chunks(FILLED) {
+            let joins = some
+                .iter()
+                .map(|id| json!({ "room_id": id, "users": [user.user_id], "messages": messages }));
+            let order = json!({ "joins": joins.collect::<Vec<_>>(), "run": run });
+            let job = self.order(&order, |job| reached(written + job.messages.done)).await?;
+            written += job.messages.done;
         }
         Ok(())
     }

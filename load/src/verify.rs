@@ -78,6 +78,22 @@ impl Ledger {
             .try_fold(about, |sum, room| std::future::ready(Ok(sum.and(room))))
             .await
     }
+
+    /// Takes what the rooms have of this run for what was acknowledged: of what was made in bulk
+    /// nobody was told the ids.
+    pub(crate) async fn believe(mut self, endpoint: &Arc<Endpoint>) -> Result<Self, Failure> {
+        let mut reader = Session::of(endpoint, &self.reader);
+        for room in &mut self.rooms {
+            let found = history(&mut reader, &room.room_id).await?;
+            let sent = found.into_iter().filter_map(|event| {
+                let mark = event.mark(&self.run)?;
+                let (sender, number) = (mark.sender, mark.number);
+                Some(Sent { sender, number, event_id: event.event_id })
+            });
+            room.sent = sent.collect();
+        }
+        Ok(self)
+    }
 }
 
 /// All events of a room, oldest first.

@@ -232,7 +232,16 @@ fn users_enter_rooms_that_are_there() {
     assert!(joins.iter().all(|event| event["content"]["membership"] == "join"));
     assert_eq!(joins[7]["content"]["displayname"], "guest 7");
     assert_eq!(told["rooms"]["join"][&open]["summary"]["m.joined_member_count"], 102);
-    // Once more changes nothing.
+    // Once more changes nothing, but they speak.
+    let speak = json!({ "joins": [{ "room_id": open, "users": users[..3], "messages": 70 }] });
+    let job = done(&root, &speak);
+    assert_eq!((&job["members"]["done"], &job["messages"]["done"]), (&json!(3), &json!(70)));
+    assert_eq!(said(&bob, &open).len(), 70);
+    let told = bob.sync(Ask::since(&told.next_batch())).ok();
+    let speakers = told.timeline(&open).into_iter().map(|event| event["sender"].clone());
+    assert!(speakers.into_iter().all(|sender| users[..3].iter().any(|user| sender == **user)));
+    let silent = json!({ "joins": [{ "room_id": open, "users": [], "messages": 1 }] });
+    root.http.post(BULK, &silent).refused(400, "M_INVALID_PARAM");
     let again = json!({ "joins": [{ "room_id": open, "users": users }] });
     done(&root, &again);
     let next = bob.sync(Ask::since(&told.next_batch())).ok();

@@ -17,7 +17,7 @@ use parlour_storage::schema::User;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio::time::sleep;
 
-use super::{BulkOrder, Count, Job, JobState, Parts, text::Dice};
+use super::{BulkOrder, Count, Job, JobState, Joins, Parts, text::Dice};
 use crate::{
     persister::PersistError,
     registry::Rooms,
@@ -89,8 +89,13 @@ impl Work {
             let filled = stream::iter(rooms).map(|(number, room)| self.fill(number, room));
             self.all(filled.buffer_unordered(ROOMS_AT_ONCE)).await?;
         }
-        for (room, users) in &self.order.joins {
+        for (number, Joins { room, users, messages }) in (0..).zip(&self.order.joins) {
             self.let_in(room, users).await?;
+            let sender = |lot: u64| {
+                let user = usize::try_from(lot).ok().and_then(|lot| users.get(lot));
+                user.cloned().ok_or_else(|| Ended::Failed(format!("nobody speaks in {room}")))
+            };
+            self.talk(room, *messages, number, users.len() as u64, sender).await?;
         }
         Ok(())
     }
@@ -168,17 +173,31 @@ impl Work {
         let (first, members) = (self.first_member(number), self.order.members);
         let others = (1..members).map(|member| self.user(first + member));
         self.let_in(&room, &others.collect::<Result<Vec<_>, Ended>>()?).await?;
+        let sender = |lot| self.user(first + lot);
+        self.talk(&room, self.order.messages, number, members, sender).await
+    }
+
+    /// Has some of so many users say something in a room, the `number`th of the order.
+    async fn talk(
+        &self,
+        room: &RoomId,
+        messages: u64,
+        number: u64,
+        users: u64,
+        sender: impl Fn(u64) -> Result<OwnedUserId, Ended>,
+    ) -> Result<(), Ended> {
         let dice = Dice::new(self.order.seed.wrapping_add(number));
-        let messages = handfuls(0..self.order.messages, Rooms::AT_ONCE).map(|some| {
+        let messages = handfuls(0..messages, Rooms::AT_ONCE).map(|some| {
             let said = some.map(|number| {
-                let sender = self.user(first + dice.below(members))?;
+                let sender = sender(dice.below(users))?;
                 let text = Value::from(dice.message(number));
-                let content = object([("msgtype", "m.text".into()), ("body", text)]);
+                let mut content = object([("msgtype", "m.text".into()), ("body", text)]);
+                content.extend(self.order.run.as_deref().map(|run| mark(run, number)));
                 Ok(event(sender, "m.room.message", None, content))
             });
             said.collect()
         });
-        self.send_all(&room, messages, &self.job.messages).await
+        self.send_all(room, messages, &self.job.messages).await
     }
 
     /// Has users join a room, with the names and avatars that they have.
@@ -243,6 +262,20 @@ impl Work {
         }
         Ok(count)
     }
+}
+
+/// By what `parlour load` knows a message of a run again: as if its first sender had sent all of
+/// them, before anything was measured.
+fn mark(run: &str, number: u64) -> (String, Value) {
+    let number = Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let mark = object([
+        ("run", run.into()),
+        ("sender", Value::Integer(0)),
+        ("number", number),
+        ("at", Value::Integer(0)),
+        ("counted", Value::Bool(false)),
+    ]);
+    ("parlour.load".to_owned(), Value::Object(mark))
 }
 
 /// The numbers of a range, so many at a time.

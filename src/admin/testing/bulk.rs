@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::http::Method;
-use parlour_actors::bulk::{BulkOrder, Count, Founding, Job, JobState};
+use parlour_actors::bulk::{self, BulkOrder, Count, Founding, Job, JobState};
 use parlour_event::RoomVersion;
 use ruma::{OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde::Deserialize;
@@ -54,15 +54,18 @@ struct Order {
     published: bool,
     #[serde(default)]
     joins: Vec<Joins>,
+    run: Option<String>,
     seed: Option<u64>,
 }
 
-/// Users who enter a room that is there.
+/// See [`bulk::Joins`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Joins {
     room_id: OwnedRoomId,
     users: Vec<OwnedUserId>,
+    #[serde(default)]
+    messages: u64,
 }
 
 /// `POST /_parlour/test/v1/bulk`
@@ -89,7 +92,8 @@ async fn begin(context: Arc<TestContext>, request: AdminRequest) -> Answer {
         members: order.members,
         messages: order.messages,
         found,
-        joins: order.joins.into_iter().map(|Joins { room_id, users }| (room_id, users)).collect(),
+        joins: order.joins.into_iter().map(Joins::into).collect(),
+        run: order.run,
         seed: order.seed.unwrap_or(u64::from_le_bytes(drawn)),
     };
     let job = context.bulk.start(order).map_err(|_| ApiError::limit_exceeded(LATER))?;
@@ -106,6 +110,12 @@ async fn cancel(context: Arc<TestContext>, request: AdminRequest) -> Answer {
     let job = context.job(request.arg(0))?;
     context.bulk.cancel(&job).await;
     Ok(context.shown(&job))
+}
+
+impl From<Joins> for bulk::Joins {
+    fn from(Joins { room_id: room, users, messages }: Joins) -> Self {
+        Self { room, users, messages }
+    }
 }
 
 impl Order {
@@ -161,6 +171,13 @@ impl TestContext {
 
     fn check_joins(&self, joins: &[Joins]) -> Result<(), ApiError> {
         let users: usize = joins.iter().map(|joins| joins.users.len()).sum();
+        let said = joins.iter().try_fold(0, |sum: u64, joins| sum.checked_add(joins.messages));
+        if said.is_none_or(|said| said > MAX_COUNT) {
+            return Err(ApiError::invalid_param("There can be 1,000,000,000 messages at most"));
+        }
+        if joins.iter().any(|joins| joins.users.is_empty() && joins.messages > 0) {
+            return Err(ApiError::invalid_param("`messages` in a room are those of its `users`"));
+        }
         if users > MAX_JOINS {
             let message = format!("At most {MAX_JOINS} users can enter rooms that are there");
             return Err(ApiError::invalid_param(message));
