@@ -9,6 +9,7 @@ use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Args, Parser, Subcommand};
 use parlour_actors::env::{Entropy, Env, SeededEntropy};
 use parlour_load::cli::LoadArgs;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::{
@@ -135,6 +136,7 @@ fn complain(code: u8, error: impl Display) -> ExitCode {
 
 fn serve(config: Config) -> Result<(), ExitCode> {
     logging::start(&config.log).map_err(|error| complain(FAILED, error))?;
+    raise_file_limit();
     let env = environment(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -149,6 +151,16 @@ fn serve(config: Config) -> Result<(), ExitCode> {
         tracing::info!(address = %address.address, scheme, apis = ?address.apis, "listening");
     }
     runtime.block_on(until_signal(running, signals)).map_err(|error| complain(FAILED, error))
+}
+
+/// Each connection is an open file: of those a process begins with 1,024, and may have more if it
+/// asks.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// In test mode ids and tokens may repeat from run to run; and the signing key, where it is

@@ -18,6 +18,7 @@ use crate::{
     accounts::Accounts,
     console::Console,
     error::{Failure, LoadError},
+    files,
     http::Endpoint,
     meter::{Mark, Meter},
     record::{Moment, Used},
@@ -65,6 +66,11 @@ impl Bench {
         self.console.phase("registering users", count);
         let accounts = self.accounts.take(count, |done| self.console.reach(done)).await?;
         Ok(accounts.iter().map(|account| Session::of(&self.endpoint, account)).collect())
+    }
+
+    /// Sees to it that so many connections can be open at once.
+    pub(crate) fn connections(&self, count: usize) -> Result<(), LoadError> {
+        files::check(count, self.meter.processes())
     }
 
     /// Makes public rooms.
@@ -198,7 +204,8 @@ impl Bench {
 
     fn look(&mut self, schedule: &Schedule, watch: &mut Watch) {
         let now = Instant::now();
-        let warming_up = now < schedule.measured_from();
+        // What began in the warm-up belongs to it.
+        let warming_up = watch.last < schedule.measured_from();
         let moment = self.meter.look(now - watch.begun, now - watch.last, warming_up);
         watch.last = now;
         watch.peak = watch.peak.max(moment.server.map_or(0, |used| used.rss));

@@ -8,6 +8,8 @@
 //! | `http`, `session`, `accounts`, `sender`, `syncer` | users, who use the Client-Server API |
 //! | `federation` | servers, which use the Server-Server API |
 //! | `meter`, `process`, `stages` | latencies, errors, CPU and memory, where the time goes |
+//! | `slices` | quiet and stormy time in turn, compared |
+//! | `files` | whether so many connections can be open |
 //! | `verify`, `delivery` | what was acknowledged is there, and has come to everybody, once, in order |
 //! | `record`, `report` | what is told of it: JSON lines, a table, a page |
 //!
@@ -25,6 +27,7 @@ mod error;
 #[cfg(test)]
 mod fake;
 mod federation;
+mod files;
 mod http;
 mod message;
 mod meter;
@@ -37,6 +40,7 @@ mod scenario;
 mod schedule;
 mod sender;
 mod session;
+mod slices;
 mod stages;
 mod syncer;
 mod verify;

@@ -23,7 +23,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn histogram() -> Histogram<u64> {
+/// An empty one.
+pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new(DIGITS).unwrap_or_else(|_| unreachable!("three digits are allowed"))
 }
 
@@ -109,6 +110,11 @@ impl Meter {
     /// What failed, by what it is called.
     pub(crate) fn errors(&self) -> BTreeMap<String, u64> {
         lock(&self.errors).clone()
+    }
+
+    /// The server's processes, if they can be seen.
+    pub(crate) fn processes(&self) -> Option<&Processes> {
+        self.server.as_ref()
     }
 
     /// What the server uses, if it can be seen.

@@ -35,6 +35,15 @@ impl Processes {
         pids.find(|pid| has_socket(*pid, &sockets)).map(|pid| Self(vec![pid]))
     }
 
+    /// How many files the one of them may have open that may have most.
+    pub(crate) fn open_files(&self) -> Option<u64> {
+        let limits = self.0.iter().filter_map(|pid| {
+            let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+            open_files(&limits)
+        });
+        limits.max()
+    }
+
     /// What they use together. Who has ended counts no more.
     pub(crate) fn usage(&self) -> Usage {
         let mut left = self.0.clone();
@@ -79,6 +88,12 @@ fn rss(status: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
+/// The limit of open files that holds now; `None` if there is none.
+fn open_files(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
@@ -120,6 +135,9 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4 1 2 3 4 150 50 20 5 20 0 9 0 100 1000 10";
         assert_eq!(cpu(stat), Some(2.25));
         assert_eq!(rss("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
+        let limits = "Max processes 1 2 processes\nMax open files            1024   4096   files\n";
+        assert_eq!(open_files(limits), Some(1_024));
+        assert_eq!(open_files("Max open files   unlimited   unlimited   files\n"), None);
         let line = "   0: 0100007F:1F48 00000000:0000 0A 00000000:00000000 00:0 0 0 0 4711 1";
         assert_eq!(listener(line, 8008).as_deref(), Some("socket:[4711]"));
         assert_eq!(listener(line, 8009), None);

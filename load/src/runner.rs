@@ -11,6 +11,7 @@ use crate::{
     clock,
     console::Console,
     error::LoadError,
+    files,
     http::Endpoint,
     meter::Meter,
     process::Processes,
@@ -46,8 +47,7 @@ pub(crate) struct Settings {
 
 /// Runs a scenario.
 pub(crate) async fn run(settings: &Settings, scenario: &Scenario) -> Result<Run, LoadError> {
-    // A parked sync is an open file.
-    raise_file_limit();
+    files::raise_limit();
     let began = clock::unix_millis();
     let endpoint = find(&settings.target, &settings.ca_files, settings.patience).await?;
     let software = software(&endpoint, &settings.target).await?;
@@ -148,14 +148,6 @@ fn processes(settings: &Settings, endpoint: &Endpoint) -> Result<Option<Processe
     found.map(Some).ok_or_else(|| {
         LoadError::Usage("--server-pid: there is no such process on this machine".to_owned())
     })
-}
-
-/// As many files as the system allows; if it does not, connections fail, and say why.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Keeps the manifest, and reads back what was acknowledged.

@@ -14,6 +14,7 @@ use crate::{
     meter::{Meter, Series},
     schedule::{Due, Pacer},
     session::{Account, Session, part, read},
+    slices::Slices,
     verify::{Ledger, RoomLedger, Sent},
 };
 
@@ -83,8 +84,8 @@ pub(crate) struct Sender {
     session: Session,
     meter: Arc<Meter>,
     series: Arc<Series>,
-    /// From when on another series is the one.
-    then: Option<(Instant, Arc<Series>)>,
+    /// If it is compared, in place of that series.
+    slices: Option<Arc<Slices>>,
     run: Arc<str>,
     /// Which of the run's senders this is.
     number: usize,
@@ -107,7 +108,7 @@ impl Sender {
         let (meter, run) = (bench.meter.clone(), bench.run.clone());
         let series = meter.series(series);
         let (next, acknowledged) = (0, Vec::new());
-        Self { session, meter, series, then: None, run, number, size, epoch, next, acknowledged }
+        Self { session, meter, series, slices: None, run, number, size, epoch, next, acknowledged }
     }
 
     /// One whose messages are part of a preparation: they are in no report.
@@ -116,13 +117,13 @@ impl Sender {
         let meter = Arc::new(Meter::new(None));
         let (series, run) = (meter.series("write"), bench.run.clone());
         let (next, acknowledged) = (0, Vec::new());
-        let (size, then) = (SIZE, None);
-        Self { session, meter, series, then, run, number, size, epoch, next, acknowledged }
+        let (size, slices) = (SIZE, None);
+        Self { session, meter, series, slices, run, number, size, epoch, next, acknowledged }
     }
 
-    /// What is due from then on belongs to another series.
-    pub(crate) fn then(self, from: Instant, series: Arc<Series>) -> Self {
-        Self { then: Some((from, series)), ..self }
+    /// What it sends is counted in these slices.
+    pub(crate) fn sliced(self, slices: Arc<Slices>) -> Self {
+        Self { slices: Some(slices), ..self }
     }
 
     /// Sends to these rooms in turn until the schedule ends; gives what was acknowledged.
@@ -171,8 +172,10 @@ impl Sender {
         }
         match read::<Answer>(answer) {
             Ok(Answer { event_id }) => {
-                let later = self.then.as_ref().filter(|(from, _)| due.at >= *from);
-                later.map_or(&self.series, |(_, series)| series).done(due);
+                match &self.slices {
+                    Some(slices) => slices.done(due),
+                    None => self.series.done(due),
+                }
                 self.acknowledged
                     .push((room.index, Sent { sender: self.number, number, event_id }));
                 true
@@ -237,7 +240,7 @@ mod tests {
             session: Session::of(server, &account),
             series: meter.series("send"),
             meter,
-            then: None,
+            slices: None,
             run: "run".into(),
             number: 0,
             size: 10,

@@ -72,13 +72,13 @@ pub(crate) fn sync_path(since: Option<&str>, wait: Duration, filter: &str) -> St
     format!("/_matrix/client/v3/sync?timeout={}{filter}{since}", wait.as_millis())
 }
 
-/// The path of an initial sync, as most clients make it: everything, but for members that nobody has
-/// to see. Each excludes another type that nobody sends, since servers remember what they have
+/// The path of an initial sync: everything; without the members that nobody has to see, as most
+/// clients ask, if it is to be `lazy`. Each excludes another type that nobody sends, since servers remember what they have
 /// answered the same client lately, and would only be asked to give it once more.
-pub(crate) fn opening_path() -> String {
+pub(crate) fn opening_path(lazy: bool) -> String {
     let unique = fastrand::u64(..);
     let filter = format!(
-        r#"{{"room":{{"state":{{"lazy_load_members":true,"not_types":["load.{unique}"]}}}}}}"#
+        r#"{{"room":{{"state":{{"lazy_load_members":{lazy},"not_types":["load.{unique}"]}}}}}}"#
     );
     sync_path(None, Duration::ZERO, &filter)
 }

@@ -96,6 +96,15 @@ fn those_who_wait_are_counted_and_woken() {
     assert_eq!((count(&run, "wake"), checked(&run)), (30, 31));
     let notes = run["notes"].to_string();
     assert!(notes.contains("30 parked syncs") && notes.contains("KiB"), "{notes}");
+    // What is in the way of more is said before anything is done.
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = [3, 4].map(|column| files.split_whitespace().nth(column).unwrap());
+    assert_eq!(soft, hard, "the server takes what it may have");
+    if hard != "unlimited" {
+        let many = server.load(&["idle", "--parked", hard]).failed_in_one_line();
+        assert!(many.contains("open files") && many.contains("ulimit -Hn"), "{many}");
+    }
 }
 
 #[test]
@@ -268,10 +277,11 @@ fn a_storm_of_states_is_made_elsewhere() {
     let server = neighbour();
     let storm = ["state-storm", "--duration", "2s", "--certificates", "played"];
     let run = summary(&server, &storm);
-    for kind in ["branch", "send before", "send in the storm"] {
+    for kind in ["branch", "send in quiet", "send in the storm"] {
         assert!(count(&run, kind) > 0, "{kind}: {run}");
     }
-    assert!(run["notes"].to_string().contains("times as much"), "{run}");
+    let notes = run["notes"].to_string();
+    assert!(notes.contains("times as much") && notes.contains("median of 10 slices"), "{run}");
     let counted = server.load(&["state-storm", "--count", "1"]).failed_in_one_line();
     assert!(counted.contains("--duration"), "{counted}");
     let missing = ["state-storm", "--certificates", "missing"];
@@ -294,6 +304,14 @@ fn a_server_in_test_mode_makes_what_a_run_begins_with() {
     let storm = ["join-storm", "--users", "3", "--rooms", "4"];
     let token = ["--bulk", "--admin-token", &root.token];
     assert_eq!(checked(&summary(&server, &[&storm[..], &token].concat())), 12);
+    // History, too: each walk has all of it, and each first sync its end.
+    let walk = ["paginate", "--users", "1", "--messages", "1200", "--page", "500", "--count", "6"];
+    let run = summary(&server, &[&walk[..], &bulk].concat());
+    assert_eq!(count(&run, "page"), 6);
+    assert_eq!(checked(&run), 2 * 1_200, "{run}");
+    let open = ["initial-sync", "--users", "2", "--rooms", "3", "--messages", "40", "--members"];
+    let open = [&open[..], &["--count", "4", "--crowd", "20"], &bulk].concat();
+    assert_eq!(checked(&summary(&server, &open)), 3 * 40 + 4 * 3);
     // The second run finds the users of the first in its file.
     let users = server.home().join("users.json");
     let idle = ["idle", "--parked", "30", "--users", "7", "--duration", "200ms", "--users-file"];

@@ -7,7 +7,8 @@ use super::table::number;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 16.0;
+/// Half of the longest label fits here, which stands in the middle below its tick.
+const RIGHT: f64 = 28.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 48.0;
 

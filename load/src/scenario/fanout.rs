@@ -32,6 +32,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome, LoadError> {
     let (senders, receivers) = (options.senders as usize, options.receivers as usize);
+    bench.connections(senders + receivers)?;
     let mut users = bench.users(1 + senders + receivers).await?;
     let owner = users.swap_remove(0);
     let ids = bench.rooms(&owner, 1).await?;

@@ -39,6 +39,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome, LoadError> {
     let parked = options.parked as usize;
+    bench.connections(parked)?;
     let mut users = bench.users(1 + parked.min(options.users as usize)).await?;
     let owner = users.swap_remove(0);
     let ids = bench.rooms(&owner, 1).await?;

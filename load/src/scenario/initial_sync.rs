@@ -30,6 +30,10 @@ pub(crate) struct Options {
     /// How many messages each room has.
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
+    /// Ask for all members of the rooms, too. Most clients load them when somebody wants to see
+    /// them.
+    #[arg(long)]
+    members: bool,
 }
 
 pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome, LoadError> {
@@ -40,6 +44,7 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
     bench.join(users.iter().flat_map(|user| ids.iter().map(move |id| (user, id)))).await?;
     let ledger = history::fill(bench, &owner, &ids, options.messages.into()).await?;
     let (meter, series) = (bench.meter.clone(), bench.meter.series("initial sync"));
+    let lazy = !options.members;
     let newest = std::sync::Arc::new(newest(&ledger));
     let verdicts = bench.measure(bench.plan.clone(), |schedule| {
         let workers = users.into_iter().enumerate().map(|(number, mut user)| {
@@ -48,7 +53,7 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
             async move {
                 let mut verdict = Verdict::default();
                 while let Some(due) = pacer.due().await {
-                    let path = opening_path();
+                    let path = opening_path(lazy);
                     let answer = user.ask(Method::GET, &path, Bytes::new(), Duration::ZERO).await;
                     // What the client does with it is not the server's time.
                     let done = answer.inspect(|_| series.done(due));

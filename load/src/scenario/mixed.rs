@@ -57,6 +57,8 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
     }
     let mut profile = Profile::load(options.profile.as_deref())?;
     profile.users = options.users.map_or(profile.users, |users| users as usize);
+    // Each syncs, sends, and does all else.
+    bench.connections(3 * profile.users)?;
     let mut users = bench.users(1 + profile.users).await?;
     let owner = users.swap_remove(0);
     let ids = bench.rooms(&owner, profile.rooms).await?;
@@ -168,7 +170,7 @@ impl Person {
                 let path = format!("/_matrix/client/v3/presence/{user}/status");
                 self.put("presence", &path, json!({ "presence": presence }), counted).await
             }
-            Action::Open => self.fetch("open", &opening_path(), counted).await,
+            Action::Open => self.fetch("open", &opening_path(true), counted).await,
         }
     }
 

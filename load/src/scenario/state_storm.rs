@@ -21,10 +21,10 @@ use crate::{
     error::{Failure, LoadError},
     federation::{self, Inbox, Member, Place, World, object},
     meter::{Meter, Series},
-    report::table::number,
     schedule::{Due, Schedule},
     sender::{Acknowledged, Room, Sender, ledger, rest},
     session::Session,
+    slices::Slices,
 };
 
 /// The room's version: the creator has to share its power with others.
@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// storm is as strong as the target lets it be.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     senders: u32,
+    /// How many stormy slices there are, with as many quiet ones between them.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    slices: u32,
     /// The seed of all that is drawn.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -56,7 +59,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome, LoadError> {
     let Some(duration) = bench.plan.duration else {
-        let text = "`state-storm` is quiet for one half of its time: say --duration, not --count";
+        let text = "`state-storm` is quiet for one half of its time: use --duration, not --count";
         return Err(LoadError::Usage(text.to_owned()));
     };
     let (servers, senders) = (options.servers as usize, options.senders as usize);
@@ -71,16 +74,16 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
     let members = members.await?;
     let ids = bench.rooms(&owner, senders).await?;
     bench.join(users.iter().zip(&ids)).await?;
-    let [during, _, branch] =
-        ["send in the storm", "send before", "branch"].map(|name| bench.meter.series(name));
-    let begins = Instant::now() + bench.plan.warm_up + duration / 2;
+    let [stormy, quiet, branch] =
+        ["send in the storm", "send in quiet", "branch"].map(|name| bench.meter.series(name));
+    let kinds = [quiet, stormy];
     let rooms = Room::all(&ids);
     let people: Vec<_> = users
         .into_iter()
         .enumerate()
         .map(|(number, user)| {
-            let sender = Sender::new(bench, user, "send before", number, (80, Instant::now()));
-            (number, sender.then(begins, during.clone()), vec![rooms[number].clone()])
+            let sender = Sender::new(bench, user, "send in quiet", number, (80, Instant::now()));
+            (number, sender, vec![rooms[number].clone()])
         })
         .collect();
     let mut random = Rng::with_seed(options.seed);
@@ -95,16 +98,20 @@ pub(crate) async fn run(bench: &mut Bench, options: &Options) -> Result<Outcome,
         made: 0,
     });
     let storms: Vec<_> = storms.collect();
+    let begin = Instant::now() + bench.plan.warm_up;
+    let slices = Arc::new(Slices::new(begin, duration, options.slices, kinds));
     let acknowledged = bench.measure(bench.plan.clone(), |schedule| {
         let people = people.into_iter().map(|(number, sender, rooms)| {
+            let sender = sender.sliced(slices.clone());
             sender.work(schedule.pacer(number, senders), rooms).boxed()
         });
-        let storms = storms.into_iter().map(|storm| storm.rage(begins, schedule.clone()).boxed());
+        let storms =
+            storms.into_iter().map(|storm| storm.rage(slices.clone(), schedule.clone()).boxed());
         people.chain(storms).collect()
     });
     let acknowledged = acknowledged.await?.into_iter().flatten();
     let ledger = ledger(bench, &owner.account, &ids, acknowledged);
-    let notes = compare(&bench.meter).into_iter().collect();
+    let notes = slices.compare("sends in other rooms");
     survives(owner, &storm).await.map_err(LoadError::setup("sending in the stormy room"))?;
     Ok(Outcome { ledger: Some(ledger), verdict: None, notes })
 }
@@ -124,21 +131,6 @@ async fn survives(mut owner: Session, room: &str) -> Result<(), Failure> {
     let path =
         format!("{}/send/m.room.message/after-the-storm", Room::all(&[room.to_owned()])[0].path);
     owner.put(&path, &json!({ "msgtype": "m.text", "body": "after the storm" })).await.map(|_| ())
-}
-
-/// What the storm did to those elsewhere.
-fn compare(meter: &Meter) -> Option<String> {
-    let p99 = |name: &'static str| {
-        let total = meter.series(name).total();
-        (!total.is_empty()).then(|| total.value_at_quantile(0.99) as f64 / 1e3)
-    };
-    let (before, during) = (p99("send before")?, p99("send in the storm")?);
-    Some(format!(
-        "p99 of sends in other rooms: {} ms before, {} ms in the storm, {} times as much",
-        number(before),
-        number(during),
-        number(during / before)
-    ))
 }
 
 /// One line of history, with what allows its next event.
@@ -176,16 +168,19 @@ struct Storm {
 
 impl Storm {
     /// Sends nothing that is read back.
-    async fn rage(mut self, begins: Instant, schedule: Arc<Schedule>) -> Acknowledged {
-        schedule.sleep_until(begins).await;
-        while !schedule.ended(Instant::now()) {
+    async fn rage(mut self, slices: Arc<Slices>, schedule: Arc<Schedule>) -> Acknowledged {
+        loop {
+            let next = slices.next_storm(Instant::now());
+            schedule.sleep_until(schedule.end().map_or(next, |end| next.min(end))).await;
+            if schedule.ended(Instant::now()) {
+                return Vec::new();
+            }
             let due = Due { at: Instant::now(), counted: true };
             match self.fork().await {
                 Ok(()) => self.series.done(due),
                 Err(failure) => rest(&self.meter, &failure).await,
             }
         }
-        Vec::new()
     }
 
     /// Goes on from anywhere with a branch of its own.
