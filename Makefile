@@ -8,7 +8,7 @@ NODE := target/js
 CONFIG := config/parlour.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-js simulate check tidy bench compare flamegraph memory coverage clean-venv
+.PHONY: help run test test-rust test-python test-js simulate check tidy bench bench-federation compare flamegraph memory coverage clean-venv
 
 help:
 	@echo "make run       build and start a server on 127.0.0.1:8008, data in ./data"
@@ -18,6 +18,7 @@ help:
 	@echo "make simulate  servers on a bad network: SEEDS=500 runs from FIRST_SEED=1"
 	@echo "make tidy      the rules of the house alone"
 	@echo "make bench     the benchmarks"
+	@echo "make bench-federation  events of other servers, on Parlour and on Synapse: CPU for each"
 	@echo "make compare   Parlour and Synapse under the same load: a table and a page in target/compare"
 	@echo "make flamegraph  where the server's CPU time goes under load; needs perf"
 	@echo "make memory    what an idle server, a sleeping room and a waiting client take of memory"
@@ -87,6 +88,10 @@ tidy:
 
 bench:
 	cargo bench --workspace --locked
+
+# EVENTS says how many events each scenario has; more: tests/python/bench_synapse.py.
+bench-federation: $(VENV)/installed
+	PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/python/bench_synapse.py
 
 # What it measures, and how to measure less: tests/compare/compare.py.
 compare: $(VENV)/installed

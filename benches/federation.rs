@@ -5,8 +5,9 @@
 //! resolved in a second.
 //!
 //! `EVENTS` says how many events each scenario has. With `OTHER_NAME`, `OTHER_ADDRESS` and
-//! `OTHER_PID` another homeserver gets the same (`tests/python/bench_synapse.py` starts one): its
-//! name, where it speaks plain HTTP to clients and servers, and its process.
+//! `OTHER_PID` another homeserver gets the same: its name, where it speaks plain HTTP to clients and
+//! servers, and its process. With `BENCH_JSON` each scenario is a line of JSON in that file, too.
+//! `make bench-federation` does both, Parlour and Synapse, and lays them side by side.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 
@@ -16,7 +17,9 @@ mod common;
 mod support;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    fs::OpenOptions,
+    io::Write as _,
     net::SocketAddr,
     sync::{Arc, RwLock},
     time::Duration,
@@ -54,16 +57,48 @@ impl Target {
             let pid = given("OTHER_PID").unwrap().parse().unwrap();
             return Self { name, address: address.parse().unwrap(), pid, server: None };
         }
-        let server = Server::start_federated(&[]);
+        let server = Server::start_federated(&[("PARLOUR_LOG__LEVEL", "warn")]);
         let address = server.base().trim_start_matches("http://").parse().unwrap();
         Self { name: server.name(), address, pid: server.pid(), server: Some(server) }
     }
 
-    /// How many states the server has resolved, if it says so.
-    fn resolved(&self) -> Option<f64> {
-        let metrics = self.server.as_ref()?.http.text("/metrics");
-        let count = |line: &str| line.split(' ').next_back()?.parse::<f64>().ok();
-        metrics.lines().find(|line| line.contains("state_resolution_seconds_count")).and_then(count)
+    /// What the server says of itself; nothing, if it is another one.
+    fn told(&self) -> Told {
+        let metrics = self.server.as_ref().map(|server| server.http.text("/metrics"));
+        let mut told = Told::default();
+        for line in metrics.iter().flat_map(|metrics| metrics.lines()) {
+            let Some((name, value)) = line.rsplit_once(' ') else { continue };
+            let Ok(value) = value.parse() else { continue };
+            if name.contains("state_resolution_seconds_count") {
+                told.resolved = value;
+            }
+            let stage = name.strip_prefix(r#"parlour_stage_seconds_sum{stage=""#);
+            if let Some(stage) = stage.and_then(|rest| rest.strip_suffix(r#""}"#)) {
+                told.stages.insert(stage.to_owned(), value);
+            }
+        }
+        told
+    }
+}
+
+/// What Parlour has counted by a moment.
+#[derive(Default)]
+struct Told {
+    /// States that were resolved.
+    resolved: f64,
+    /// Seconds that events have spent in each stage: time, not CPU.
+    stages: BTreeMap<String, f64>,
+}
+
+impl Told {
+    /// Since another moment: how many states were resolved, and microseconds of each stage for one
+    /// of so many events.
+    fn since(&self, before: &Self, events: usize) -> (f64, BTreeMap<&str, f64>) {
+        let stages = self.stages.iter().map(|(name, seconds)| {
+            let spent = seconds - before.stages.get(name).unwrap_or(&0.0);
+            (name.as_str(), spent * 1e6 / events as f64)
+        });
+        (self.resolved - before.resolved, stages.filter(|(_, spent)| *spent > 0.0).collect())
     }
 }
 
@@ -189,7 +224,8 @@ fn measure(name: &str, target: &Target, sender: &mut Sender, events: &[Pdu]) {
     let requests = sender.requests(target, events);
     let mut connection = Connection::open(target.address, "");
     let mut times = Vec::with_capacity(requests.len());
-    let (started, cpu, resolved) = (now(), cpu_of(target.pid), target.resolved());
+    let before = target.told();
+    let (started, cpu) = (now(), cpu_of(target.pid));
     for (path, authorization, body) in &requests {
         let started = now();
         let answer = connection.send("PUT", path, authorization, body);
@@ -209,11 +245,21 @@ fn measure(name: &str, target: &Target, sender: &mut Sender, events: &[Pdu]) {
         at(50),
         at(99)
     );
-    if let (Some(before), Some(after)) = (resolved, target.resolved())
-        && after > before
-    {
-        println!("{:<20} {:>7.0} states resolved/s", "", (after - before) / elapsed.as_secs_f64());
+    let after = target.told();
+    let (resolved, stages) = after.since(&before, events.len());
+    if resolved > 0.0 {
+        println!("{:<20} {:>7.0} states resolved/s", "", resolved / elapsed.as_secs_f64());
     }
+    record(&json!({ "scenario": name, "events": events.len(), "per_second": rate,
+        "p50_ms": at(50).as_secs_f64() * 1e3, "p99_ms": at(99).as_secs_f64() * 1e3,
+        "cpu_us": each.as_secs_f64() * 1e6, "stages_us": stages }));
+}
+
+/// Adds a line to the file for those who read it by program.
+fn record(line: &Value) {
+    let Some(file) = std::env::var_os("BENCH_JSON") else { return };
+    let mut file = OpenOptions::new().append(true).create(true).open(file).unwrap();
+    writeln!(file, "{line}").unwrap();
 }
 
 fn main() {

@@ -1,10 +1,15 @@
-"""Has the benchmark of what other servers send (`benches/federation.rs`) measure a Synapse.
+"""Measures what other servers send, on Parlour and on a Synapse, one after the other, in one run.
 
-Run with the Python of the tests: `target/venv/bin/python tests/python/bench_synapse.py`.
+`make bench-federation` runs it: `benches/federation.rs`, first with a Parlour that it starts, then with
+a Synapse that is started here; then one table of both. EVENTS says how many events each scenario has
+(default 3000; Synapse takes some minutes for them), BENCH is another command than what cargo has
+built, BENCH_OUT where the lines of JSON go (default target/bench-federation).
 """
 
+import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,9 +19,33 @@ import yaml
 from federation import Authority, Synapse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+EVENTS = "3000"
+BUILD = "cargo bench --workspace --locked --bench federation --no-run --message-format=json"
 
 
-def main():
+def built():
+    """The benchmark; cargo makes it if it isn't there, and says where it is."""
+    lines = subprocess.run(BUILD.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    messages = [json.loads(line) for line in lines.stdout.splitlines()]
+    return [
+        message["executable"]
+        for message in messages
+        if message.get("executable") and message["target"]["name"] == "federation"
+    ]
+
+
+def measure(name, command, out, env):
+    """The scenarios' results, by name."""
+    file = out / f"{name.lower()}.jsonl"
+    file.unlink(missing_ok=True)
+    print(f"\n{name}", flush=True)
+    env = {"EVENTS": EVENTS} | os.environ | {"BENCH_JSON": str(file)} | env
+    subprocess.run(command, cwd=ROOT, env=env, check=True)
+    results = [json.loads(line) for line in file.read_text().splitlines()]
+    return {result["scenario"]: result for result in results}
+
+
+def of_synapse(command, out):
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         synapse = Synapse(directory / "synapse", Authority(directory))
@@ -24,17 +53,53 @@ def main():
         settings = yaml.safe_load(synapse.config.read_text())
         settings |= {"federation_verify_certificates": False, "presence": {"enabled": False}}
         synapse.config.write_text(yaml.safe_dump(settings))
+        # As Parlour's: what is logged costs, too.
+        logging = pathlib.Path(settings["log_config"])
+        quiet = yaml.safe_load(logging.read_text())
+        quiet["root"]["level"] = "WARNING"
+        logging.write_text(yaml.safe_dump(quiet))
         synapse.start()
         try:
-            env = os.environ | {
+            env = {
                 "OTHER_NAME": synapse.name,
                 "OTHER_ADDRESS": synapse.url.removeprefix("http://"),
                 "OTHER_PID": str(synapse.process.pid),
             }
-            command = os.environ.get("BENCH", "cargo bench --workspace --locked --bench federation")
-            return subprocess.run(command.split(), cwd=ROOT, env=env, check=False).returncode
+            return measure("Synapse", command, out, env)
         finally:
             synapse.stop()
+
+
+def table(parlour, synapse):
+    head = "scenario", "Parlour", "Synapse", "CPU per event", "", "ratio"
+    rows = [head, ("", "events/s", "events/s", "Parlour", "Synapse", "")]
+    for name, ours in parlour.items():
+        theirs = synapse[name]
+        rows.append((
+            name,
+            f"{ours['per_second']:,.0f}",
+            f"{theirs['per_second']:,.0f}",
+            f"{ours['cpu_us']:,.0f} us",
+            f"{theirs['cpu_us']:,.0f} us",
+            f"{theirs['cpu_us'] / max(ours['cpu_us'], 0.1):,.1f} times less",
+        ))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+    lines += ["", "Where the time of an event goes inside Parlour, in us (parlour_stage_seconds;"]
+    lines += ["time and not CPU: stages wait, and some serve several events at once):"]
+    for name, ours in parlour.items():
+        spent = sorted(ours["stages_us"].items(), key=lambda stage: -stage[1])
+        lines.append(f"{name}: " + ", ".join(f"{stage} {us:.0f}" for stage, us in spent))
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    out = pathlib.Path(os.environ.get("BENCH_OUT", ROOT / "target" / "bench-federation"))
+    out.mkdir(parents=True, exist_ok=True)
+    command = shlex.split(os.environ.get("BENCH", "")) or built()
+    told = table(measure("Parlour", command, out, {}), of_synapse(command, out))
+    (out / "report.txt").write_text(told)
+    print(f"\n{told}\nIn {out / 'report.txt'}.")
 
 
 if __name__ == "__main__":
