@@ -15,12 +15,8 @@ use parlour_actors::{
     Engine, RoomError, RoomLimits,
     env::{Clock, Env, SystemClock, SystemEntropy},
 };
-use parlour_storage::{
-    StoreOptions,
-    faults::{Failing, FaultPlan, Faults},
-    fs::RealFiles,
-};
-use support::{create, member, message, options, settle};
+use parlour_storage::faults::{Failing, FaultPlan};
+use support::{create, engine_on_failing_disk, member, message, options, settle};
 
 /// A clock that panics when a test tells it to: the next event that asks for the time is lost.
 #[derive(Debug, Default)]
@@ -67,11 +63,7 @@ async fn a_panic_costs_one_request_and_no_other() {
 #[actix::test]
 async fn a_full_disk_refuses_loudly_and_the_room_goes_on_when_there_is_room_again() {
     let dir = tempfile::tempdir().unwrap();
-    let faults = Faults::default();
-    let files = faults.of(Arc::new(RealFiles));
-    let mut failing = options(None, RoomLimits::default());
-    failing.storage = Some(StoreOptions { files, ..StoreOptions::new(dir.path()) });
-    let engine = Engine::start(failing).await.unwrap();
+    let (engine, faults) = engine_on_failing_disk(dir.path()).await;
     let room = create(&engine, "12").await;
     settle(&engine).await;
     let before = engine.rooms.send(&room, message("alice", "before")).await.unwrap();

@@ -4,16 +4,14 @@
 
 mod support;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use parlour_actors::{Engine, LocalEvent, RoomError, RoomLimits, Rooms};
+use parlour_actors::{Engine, LocalEvent, RoomError, Rooms};
 use parlour_storage::{
-    StoreOptions,
-    faults::{Failing, FaultPlan, Faults},
-    fs::RealFiles,
+    faults::{Failing, FaultPlan},
     schema::User,
 };
-use support::{create, engine, member, message, options, state};
+use support::{create, engine, engine_on_failing_disk, member, message, state};
 
 /// Depth and `prev_events` of an event.
 fn place(engine: &Engine, id: &str) -> (u64, Vec<String>) {
@@ -85,11 +83,7 @@ async fn several_requests_keep_their_order_and_others_come_between() {
 #[actix::test]
 async fn a_disk_that_refuses_leaves_nothing_of_them() {
     let dir = tempfile::tempdir().unwrap();
-    let faults = Faults::default();
-    let files = faults.of(Arc::new(RealFiles));
-    let mut failing = options(None, RoomLimits::default());
-    failing.storage = Some(StoreOptions { files, ..StoreOptions::new(dir.path()) });
-    let engine = Engine::start(failing).await.unwrap();
+    let (engine, faults) = engine_on_failing_disk(dir.path()).await;
     let room = create(&engine, "12").await;
     let num = engine.store.room_num(room.as_str()).unwrap().unwrap();
     let head = || engine.store.room_head(num).unwrap().unwrap();

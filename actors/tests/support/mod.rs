@@ -21,7 +21,7 @@ use parlour_event::{
     pdu::{EventReference, PduBuilder},
     state::ReadState as _,
 };
-use parlour_storage::StoreOptions;
+use parlour_storage::{StoreOptions, faults::Faults, fs::RealFiles};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 /// Waits until what follows in the background has come to an end, and is counted.
@@ -55,6 +55,15 @@ pub(crate) fn options(dir: Option<&Path>, rooms: RoomLimits) -> EngineOptions {
         env: Env::system(),
         metrics: Arc::new(NoMetrics),
     }
+}
+
+/// An engine on a disk that can be made to fail.
+pub(crate) async fn engine_on_failing_disk(dir: &Path) -> (Engine, Faults) {
+    let faults = Faults::default();
+    let files = faults.of(Arc::new(RealFiles));
+    let mut options = options(None, RoomLimits::default());
+    options.storage = Some(StoreOptions { files, ..StoreOptions::new(dir) });
+    (Engine::start(options).await.unwrap(), faults)
 }
 
 pub(crate) async fn engine() -> Engine {
