@@ -142,10 +142,11 @@ impl Engine {
         let has_events = !store.scan_prefix(&[keys::EVENT], Direction::Forward, 1)?.is_empty();
         let keys = Arc::new(ServerKeys::load(dir.as_deref(), has_events, &options.env)?);
         let changes = Arc::new(Changes::new(store.applied()));
-        let (notifier, feeds) = Notifier::start_here(store.clone(), options.metrics.clone());
+        let (notifier, announcer, feeds) =
+            Notifier::start_here(store.clone(), options.metrics.clone());
         let persister = Persister::start(
             writer,
-            notifier.clone(),
+            announcer,
             changes.clone(),
             options.metrics.clone(),
             options.env.clone(),

@@ -4,15 +4,19 @@
 //! user's [`Feed`] what concerns the user. Parked syncs hold the feed and are told "there is
 //! something past N"; what it is they read from storage, unless the feed knows that it is nothing
 //! but a few messages. Users who have not synced for a while are forgotten.
+//!
+//! Whoever has made a change durable tells of it in place, if it concerns few: to wake the actor's
+//! thread for that would cost more than telling does. The actor tells the rest, and the order of
+//! changes is kept.
 
 mod bells;
+mod board;
 mod feed;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
     sync::{
-        Arc, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,204 +26,75 @@ use parlour_event::{RoomNum, StreamPos};
 use parlour_storage::{StorageError, Store};
 
 pub use self::feed::{Arrival, Feed, FeedError, Feeds, News, Told, What};
-use self::{bells::Ring, feed::Known};
+use self::{board::Board, feed::Known};
 use crate::{commit::Announcement, metrics::Metrics};
 
 /// How often users without parked syncs are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// How many users are told in place; they are told in some microseconds.
+const FEW: usize = 64;
+
 /// The actor. One per process.
 #[derive(Debug)]
 pub struct Notifier {
-    store: Store,
-    metrics: Arc<dyn Metrics>,
-    /// The feeds, for those who ask for one.
-    known: Known,
-    watched: HashMap<Arc<str>, Watched>,
-    rooms: HashMap<RoomNum, Followers>,
-    /// Until here everything has been told.
-    told: Arc<AtomicU64>,
-    /// What is being told, if anything.
-    telling: StreamPos,
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Watched {
-    feed: Arc<Feed>,
-    rooms: HashSet<RoomNum>,
+struct Shared {
+    board: Mutex<Board>,
+    /// How many groups of changes are on their way to the actor. They come first.
+    queued: AtomicUsize,
 }
 
-/// A room with which watched users have to do.
-#[derive(Debug)]
-struct Followers {
-    /// The newest position at which something may have happened in it.
-    newest: StreamPos,
-    /// Ordered, so that what happens first does not depend on chance.
-    users: BTreeMap<Arc<str>, Follower>,
+impl Shared {
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// A watched user who has to do with a room.
+/// How changes that have become durable are told. Only one may be told at a time.
 #[derive(Debug)]
-struct Follower {
-    feed: Arc<Feed>,
-    is_joined: bool,
+pub(crate) struct Announcer {
+    addr: Addr<Notifier>,
+    shared: Arc<Shared>,
+}
+
+impl Announcer {
+    /// Tells of changes, or sees to it that they are told.
+    pub(crate) fn announce(&mut self, announcements: Vec<(StreamPos, Announcement)>) {
+        if self.shared.queued.load(Ordering::Acquire) == 0
+            && let Ok(mut board) = self.shared.board.try_lock()
+            && board.concerned(&announcements) <= FEW
+        {
+            return board.tell(&announcements);
+        }
+        self.shared.queued.fetch_add(1, Ordering::AcqRel);
+        self.addr.do_send(Announce(announcements));
+    }
 }
 
 impl Notifier {
     /// Starts the actor on the current thread. Nobody waits at it yet.
-    pub(crate) fn start_here(store: Store, metrics: Arc<dyn Metrics>) -> (Addr<Self>, Feeds) {
+    pub(crate) fn start_here(
+        store: Store,
+        metrics: Arc<dyn Metrics>,
+    ) -> (Addr<Self>, Announcer, Feeds) {
         let told = Arc::new(AtomicU64::new(store.applied().0));
         let known = Known::default();
-        let notifier = Self {
-            store,
-            metrics,
-            known: known.clone(),
-            watched: HashMap::new(),
-            rooms: HashMap::new(),
-            told: told.clone(),
-            telling: StreamPos(0),
-        };
-        let addr = notifier.start();
+        let board = Mutex::new(Board::new(store, metrics, known.clone(), told.clone()));
+        let shared = Arc::new(Shared { board, queued: AtomicUsize::new(0) });
+        let addr = Self { shared: shared.clone() }.start();
         let feeds = Feeds::new(addr.clone(), known, told);
-        (addr, feeds)
+        (addr.clone(), Announcer { addr, shared }, feeds)
     }
-
-    fn watch(&mut self, user: &str) -> Result<Arc<Feed>, StorageError> {
-        if let Some(watched) = self.watched.get(user) {
-            return Ok(watched.feed.clone());
-        }
-        // Changes are in the index before they are announced, so nothing is missed between this
-        // look and the next announcement.
-        let memberships = self.store.memberships(user)?;
-        let user: Arc<str> = user.into();
-        let feed = Arc::new(Feed::default());
-        let mut watched = Watched { feed: feed.clone(), rooms: HashSet::new() };
-        for (room, entry) in memberships {
-            if follows(&entry.membership) {
-                watched.rooms.insert(room);
-                self.follow(room, &user, &feed, &entry.membership);
-            }
-        }
-        self.watched.insert(user.clone(), watched);
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(user, feed.clone());
-        Ok(feed)
-    }
-
-    fn follow(&mut self, room: RoomNum, user: &Arc<str>, feed: &Arc<Feed>, membership: &str) {
-        let follower = Follower { feed: feed.clone(), is_joined: membership == "join" };
-        let newest = StreamPos(self.told.load(Ordering::Relaxed)).max(self.telling);
-        let nobody = || Followers { newest, users: BTreeMap::new() };
-        self.rooms.entry(room).or_insert_with(nobody).users.insert(user.clone(), follower);
-    }
-
-    /// Something happens in a room; says when something may have happened there before.
-    fn touch(&mut self, room: RoomNum, pos: StreamPos) -> StreamPos {
-        let followers = self.rooms.get_mut(&room);
-        followers.map_or(pos, |followers| std::mem::replace(&mut followers.newest, pos))
-    }
-
-    fn announce(&mut self, pos: StreamPos, announcement: &Announcement, ring: &mut Ring) {
-        match announcement {
-            Announcement::Event { room, event, members, .. } => {
-                let after = self.touch(*room, pos);
-                let arrival = Arrival { pos, room: *room, what: What::Event(*event), after };
-                self.tell_room(*room, |follower| match follower.is_joined && members.is_empty() {
-                    true => follower.feed.arrived(arrival, ring),
-                    false => follower.feed.happened(pos, ring),
-                });
-                for (user, membership) in members {
-                    self.tell_user(user, pos, ring);
-                    self.membership_changed(*room, user, membership);
-                }
-            }
-            Announcement::OutOfBand { room, user, membership } => {
-                self.tell_user(user, pos, ring);
-                self.membership_changed(*room, user, membership);
-            }
-            Announcement::Receipt { room, private_to } => {
-                let after = self.touch(*room, pos);
-                let arrival = Arrival { pos, room: *room, what: What::Receipt, after };
-                match private_to {
-                    Some(user) => self.tell_user(user, pos, ring),
-                    None => self.tell_room(*room, |follower| match follower.is_joined {
-                        true => follower.feed.arrived(arrival, ring),
-                        false => follower.feed.happened(pos, ring),
-                    }),
-                }
-            }
-            Announcement::User { user } => self.tell_user(user, pos, ring),
-            Announcement::Users { users, .. } => {
-                users.iter().for_each(|user| self.tell_user(user, pos, ring));
-            }
-            Announcement::Keys { user, rooms } => {
-                self.tell_user(user, pos, ring);
-                for room in rooms {
-                    self.tell_room(*room, |follower| follower.feed.happened(pos, ring));
-                }
-            }
-            Announcement::Past { .. } | Announcement::Published { .. } | Announcement::Nothing => {}
-        }
-    }
-
-    fn membership_changed(&mut self, room: RoomNum, user: &str, membership: &str) {
-        let Some((user, watched)) = self.watched.get_key_value(user) else { return };
-        let (user, feed) = (user.clone(), watched.feed.clone());
-        let Some(watched) = self.watched.get_mut(&user) else { return };
-        if follows(membership) {
-            watched.rooms.insert(room);
-            self.follow(room, &user, &feed, membership);
-        } else {
-            watched.rooms.remove(&room);
-            self.forget_in_room(room, &user);
-        }
-    }
-
-    fn forget_in_room(&mut self, room: RoomNum, user: &str) {
-        if let Some(Followers { users, .. }) = self.rooms.get_mut(&room) {
-            users.remove(user);
-            if users.is_empty() {
-                self.rooms.remove(&room);
-            }
-        }
-    }
-
-    fn tell_room(&self, room: RoomNum, tell: impl FnMut(&Follower)) {
-        let Some(Followers { users, .. }) = self.rooms.get(&room) else { return };
-        users.values().for_each(tell);
-        self.metrics.woken(users.len());
-    }
-
-    fn tell_user(&self, user: &str, pos: StreamPos, ring: &mut Ring) {
-        if let Some(watched) = self.watched.get(user) {
-            watched.feed.happened(pos, ring);
-        }
-    }
-
-    fn sweep(&mut self) {
-        let gone = self.watched.iter().filter(|(_, watched)| watched.feed.has_been_left());
-        let gone: Vec<_> = gone.map(|(user, _)| user.clone()).collect();
-        for user in gone {
-            self.known.write().unwrap_or_else(PoisonError::into_inner).remove(&user);
-            if let Some(watched) = self.watched.remove(&user) {
-                for room in watched.rooms {
-                    self.forget_in_room(room, &user);
-                }
-            }
-        }
-    }
-}
-
-/// Whether somebody with this membership is told what happens in a room.
-fn follows(membership: &str) -> bool {
-    matches!(membership, "join" | "invite" | "knock")
 }
 
 /// Nothing will ever be told again.
 impl Drop for Notifier {
     fn drop(&mut self) {
-        let mut ring = Ring::default();
-        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
-        self.watched.values().for_each(|watched| watched.feed.close(&mut ring));
+        self.shared.board().close();
     }
 }
 
@@ -227,27 +102,22 @@ impl Actor for Notifier {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(SWEEP, |notifier, _| notifier.sweep());
+        ctx.run_interval(SWEEP, |notifier, _| notifier.shared.board().sweep());
     }
 }
 
 /// Changes have become durable and readable.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
-pub struct Announce(pub Vec<(StreamPos, Announcement)>);
+struct Announce(Vec<(StreamPos, Announcement)>);
 
 impl Handler<Announce> for Notifier {
     type Result = ();
 
     fn handle(&mut self, Announce(announcements): Announce, _: &mut Self::Context) {
-        let mut ring = Ring::default();
-        for (pos, announcement) in &announcements {
-            self.telling = *pos;
-            self.announce(*pos, announcement, &mut ring);
-        }
-        if let Some((last, _)) = announcements.last() {
-            self.told.store(last.0, Ordering::Release);
-        }
+        let mut board = self.shared.board();
+        board.tell(&announcements);
+        self.shared.queued.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -265,10 +135,7 @@ impl Handler<TypingChanged> for Notifier {
     type Result = ();
 
     fn handle(&mut self, message: TypingChanged, _: &mut Self::Context) {
-        let mut ring = Ring::default();
-        self.tell_room(message.room, |follower| {
-            follower.feed.counted(&mut ring, |news| news.typing = message.counter);
-        });
+        self.shared.board().typing_changed(message.room, message.counter);
     }
 }
 
@@ -286,15 +153,7 @@ impl Handler<PresenceChanged> for Notifier {
     type Result = usize;
 
     fn handle(&mut self, message: PresenceChanged, _: &mut Self::Context) -> usize {
-        let rooms = message.rooms.iter().filter_map(|room| self.rooms.get(room));
-        // Who shares several rooms with those who changed is woken once.
-        let users: BTreeMap<_, _> = rooms.flat_map(|room| &room.users).collect();
-        let mut ring = Ring::default();
-        for follower in users.values() {
-            follower.feed.counted(&mut ring, |news| news.presence = message.counter);
-        }
-        self.metrics.woken(users.len());
-        users.len()
+        self.shared.board().presence_changed(&message.rooms, message.counter)
     }
 }
 
@@ -310,6 +169,6 @@ impl Handler<Watch> for Notifier {
     type Result = MessageResult<Watch>;
 
     fn handle(&mut self, message: Watch, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.watch(&message.user))
+        MessageResult(self.shared.board().watch(&message.user))
     }
 }

@@ -3,27 +3,29 @@
 //! It numbers changes, appends them to the log, makes many of them durable with one flush, applies
 //! them to the index, tells the notifier, and only then answers whoever waits. It runs on a thread
 //! of its own, since waiting for the disk is its job.
+//!
+//! A room that is the only one with something to do writes its change itself, when nothing waits to
+//! be written and the disk is quick: to wake another thread would cost as much as all of its work.
+
+mod group;
 
 use std::{
     fmt, io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use parlour_event::StreamPos;
-use parlour_storage::{Record, StorageError, Writer};
+use parlour_storage::{StorageError, Writer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::group::{Groups, Submit};
 use crate::{
     changes::Changes,
-    commit::{Announcement, Change},
+    commit::Change,
     env::{Clock, Env},
-    metrics::{Metrics, Stage},
-    notifier::{Announce, Notifier},
+    metrics::Metrics,
+    notifier::Announcer,
     threads::Thread,
 };
 
@@ -54,6 +56,7 @@ pub type Done = Box<dyn FnOnce(Result<StreamPos, PersistError>) + Send>;
 #[derive(Clone)]
 pub struct Persister {
     addr: Addr<PersisterActor>,
+    groups: Groups,
     thread: Thread,
     permits: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
@@ -71,19 +74,19 @@ impl Persister {
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub fn start(
+    pub(crate) fn start(
         writer: Writer,
-        notifier: Addr<Notifier>,
+        notifier: Announcer,
         changes: Arc<Changes>,
         metrics: Arc<dyn Metrics>,
         env: Env,
         capacity: usize,
     ) -> io::Result<Self> {
-        let (writer, thread) = (Some(writer), env.threads.start()?);
-        let clock = env.clock.clone();
-        let actor = PersisterActor { writer, notifier, changes, metrics, env, waiting: Vec::new() };
+        let (thread, clock) = (env.threads.start()?, env.clock.clone());
+        let groups = Groups::new(writer, notifier, changes, metrics, env.clock);
+        let actor = PersisterActor { groups: groups.clone(), waiting: Vec::new() };
         let addr = thread.start(|| actor);
-        Ok(Self { addr, thread, permits: Arc::new(Semaphore::new(capacity)), clock })
+        Ok(Self { addr, groups, thread, permits: Arc::new(Semaphore::new(capacity)), clock })
     }
 
     /// Takes a place in the queue. Whoever holds one may call [`Persister::submit`].
@@ -100,12 +103,13 @@ impl Persister {
         // The mailbox bounds nothing; the permit does.
         let submitted = self.clock.monotonic();
         let submit = Submit { change, submitted, _permit: Some(permit), broken: None, done };
-        self.addr.do_send(Submits(vec![submit]));
+        self.queue(vec![submit]);
     }
 
     /// Queues changes of a room that belong together; admission to the room bounds how many there
-    /// are. They become durable with one flush, and readable all at once.
-    pub(crate) fn submit_of_room(&self, changes: Vec<RoomChange>) {
+    /// are. They become durable with one flush, and readable all at once: before this returns, if
+    /// not `others_are_at_work` who would wait for it, and nothing else speaks against it.
+    pub(crate) fn submit_of_room(&self, changes: Vec<RoomChange>, others_are_at_work: bool) {
         let submitted = self.clock.monotonic();
         let submits = changes.into_iter().map(|RoomChange { change, broken, done }| Submit {
             change,
@@ -114,7 +118,16 @@ impl Persister {
             broken: Some(broken),
             done,
         });
-        self.addr.do_send(Submits(submits.collect()));
+        let submits = submits.collect();
+        let left = if others_are_at_work { Some(submits) } else { self.groups.write_here(submits) };
+        if let Some(submits) = left {
+            self.queue(submits);
+        }
+    }
+
+    fn queue(&self, submits: Vec<Submit>) {
+        self.groups.queued(submits.len());
+        self.addr.do_send(Submits(submits));
     }
 
     /// Queues a change and waits until it is durable and readable.
@@ -142,12 +155,7 @@ impl Persister {
 
 /// The actor behind [`Persister`].
 struct PersisterActor {
-    /// Gone once the persister has been stopped.
-    writer: Option<Writer>,
-    notifier: Addr<Notifier>,
-    changes: Arc<Changes>,
-    metrics: Arc<dyn Metrics>,
-    env: Env,
+    groups: Groups,
     waiting: Vec<Submit>,
 }
 
@@ -167,21 +175,6 @@ pub(crate) struct RoomChange {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Submits(Vec<Submit>);
-
-struct Submit {
-    change: Box<dyn Change>,
-    /// When, on the monotonic clock.
-    submitted: Duration,
-    _permit: Option<OwnedSemaphorePermit>,
-    broken: Option<Arc<AtomicBool>>,
-    done: Done,
-}
-
-impl Submit {
-    fn builds_on_a_failure(&self) -> bool {
-        self.broken.as_ref().is_some_and(|broken| broken.load(Ordering::Acquire))
-    }
-}
 
 /// Sent to itself: runs after everything that is in the mailbox now has been collected, which is
 /// what forms the group.
@@ -221,80 +214,15 @@ impl Handler<Stop> for PersisterActor {
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         use actix::ActorContext;
         self.flush();
-        if let Some(writer) = self.writer.take() {
-            writer.close();
-        }
+        self.groups.close();
         ctx.stop();
     }
 }
 
 impl PersisterActor {
     fn flush(&mut self) {
-        let Some(mut writer) = self.writer.take() else {
-            let waiting = std::mem::take(&mut self.waiting);
-            waiting.into_iter().for_each(|submit| (submit.done)(Err(PersistError::Stopped)));
-            return;
-        };
         if !self.waiting.is_empty() {
-            self.write_group(&mut writer);
-        }
-        self.writer = Some(writer);
-    }
-
-    fn write_group(&mut self, writer: &mut Writer) {
-        let (futile, group): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(Submit::builds_on_a_failure);
-        for submit in futile {
-            (submit.done)(Err(PersistError::Orphaned));
-        }
-        let lineages: Vec<_> = group.iter().filter_map(|submit| submit.broken.clone()).collect();
-        let started = self.env.clock.monotonic();
-        for submit in &group {
-            self.metrics.stage(Stage::CommitWait, started.saturating_sub(submit.submitted));
-        }
-        let (records, announcements, dones) = number(writer.next_pos(), group);
-        match writer.commit(&records) {
-            Ok(timings) => {
-                let durable = self.env.clock.monotonic();
-                self.metrics.committed(records.len(), timings.flush, durable - started);
-                self.metrics.stage(Stage::Flush, timings.write + timings.flush);
-                self.metrics.stage(Stage::Index, timings.index);
-                self.changes.apply(&announcements);
-                self.notifier.do_send(Announce(announcements));
-                for (record, done) in records.iter().zip(dones) {
-                    done(Ok(record.pos));
-                }
-                let told = self.env.clock.monotonic();
-                self.metrics.stage(Stage::Announce, told.saturating_sub(durable));
-            }
-            Err(error) => {
-                tracing::error!(%error, changes = records.len(), "changes could not be made durable");
-                lineages.iter().for_each(|broken| broken.store(true, Ordering::Release));
-                let error = PersistError::Storage(Arc::new(error));
-                for done in dones {
-                    done(Err(error.clone()));
-                }
-            }
+            self.groups.write_queued(std::mem::take(&mut self.waiting));
         }
     }
-}
-
-/// Gives each change of the group its position.
-fn number(
-    mut next: StreamPos,
-    group: Vec<Submit>,
-) -> (Vec<Record>, Vec<(StreamPos, Announcement)>, Vec<Done>) {
-    let mut records = Vec::with_capacity(group.len());
-    let mut announcements = Vec::with_capacity(group.len());
-    let mut dones = Vec::with_capacity(group.len());
-    for submit in group {
-        let pos = next;
-        next = StreamPos(pos.0 + 1);
-        let mut ops = Vec::with_capacity(8);
-        let announcement = submit.change.write(pos, &mut ops);
-        records.push(Record { pos, ops, announcement: announcement.encode() });
-        announcements.push((pos, announcement));
-        dones.push(submit.done);
-    }
-    (records, announcements, dones)
 }

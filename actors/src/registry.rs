@@ -35,7 +35,8 @@ use crate::{
     room::{
         MaySleep, Room, RoomCore, RoomDeps, RoomHost,
         messages::{
-            Admission, Birth, Input, LocalEvent, Output, Perform, ProfileUpdate, RoomError, Sent,
+            Admission, Birth, Input, LocalEvent, Output, Perform, ProfileUpdate, Queue, RoomError,
+            Sent,
         },
         policy::Condition,
     },
@@ -115,7 +116,7 @@ struct Registry {
     deps: RoomDeps,
     persister: Persister,
     limits: RoomLimits,
-    server_queue: Arc<Semaphore>,
+    server_queue: Queue,
     resolvers: Workers,
     loading: Arc<Semaphore>,
     signatures: Signatures,
@@ -127,7 +128,7 @@ struct Registry {
 #[derive(Clone)]
 struct Entry {
     addr: Addr<Room>,
-    queue: Arc<Semaphore>,
+    queue: Queue,
 }
 
 impl fmt::Debug for Rooms {
@@ -156,7 +157,7 @@ impl Rooms {
             retired: RwLock::default(),
             deps,
             persister,
-            server_queue: Arc::new(Semaphore::new(limits.queue)),
+            server_queue: Queue::new(limits.queue),
             resolvers,
             signatures: Signatures::default(),
             loading: Arc::new(Semaphore::new(limits.loading)),
@@ -177,7 +178,7 @@ impl Rooms {
     pub fn busiest(&self, most: usize) -> Vec<(OwnedRoomId, usize)> {
         let mut waiting: Vec<_> = {
             let rooms = self.0.rooms.read().unwrap_or_else(PoisonError::into_inner);
-            let queued = rooms.iter().map(|(room, entry)| (room, self.0.queued(entry)));
+            let queued = rooms.iter().map(|(room, entry)| (room, entry.queue.taken()));
             queued.filter(|(_, queued)| *queued > 0).map(|(room, n)| (room.clone(), n)).collect()
         };
         waiting.sort_unstable_by(|(a, most), (b, more)| more.cmp(most).then_with(|| a.cmp(b)));
@@ -298,9 +299,8 @@ impl Rooms {
             rooms.get(room).cloned()
         };
         if let Some(entry) = entry {
-            let all = u32::try_from(self.0.limits.queue_per_room).unwrap_or(u32::MAX);
             // Who has all the permits is alone. The semaphore is never closed.
-            let _alone = entry.queue.acquire_many(all).await;
+            let _alone = entry.queue.enter_alone().await;
             self.0.forget(room, &entry.addr);
         }
     }
@@ -373,19 +373,15 @@ impl Registry {
     }
 
     fn admit(&self, room: &RoomId, entry: &Entry) -> Result<Admission, RoomError> {
-        let permit = |queue: &Arc<Semaphore>| queue.clone().try_acquire_owned();
-        match (permit(&entry.queue), permit(&self.server_queue)) {
-            (Ok(of_room), Ok(of_server)) => Ok(Admission { _room: of_room, _server: of_server }),
+        match (entry.queue.enter(), self.server_queue.enter()) {
+            (Some(of_room), Some(of_server)) => {
+                Ok(Admission { _room: of_room, _server: of_server })
+            }
             _ => {
-                self.deps.metrics.room_refused(room.as_str(), self.queued(entry));
+                self.deps.metrics.room_refused(room.as_str(), entry.queue.taken());
                 Err(RoomError::Busy)
             }
         }
-    }
-
-    /// How many requests wait for a room.
-    fn queued(&self, entry: &Entry) -> usize {
-        self.limits.queue_per_room.saturating_sub(entry.queue.available_permits())
     }
 
     fn host(self: &Arc<Self>, room: &RoomId) -> RoomHost {
@@ -394,6 +390,7 @@ impl Registry {
             persister: self.persister.clone(),
             resolvers: self.resolvers.clone(),
             loading: self.loading.clone(),
+            queue: self.server_queue.clone(),
             tick: self.limits.tick.min(self.limits.idle),
             may_sleep: self.may_sleep(room.to_owned()),
         }
@@ -412,7 +409,7 @@ impl Registry {
             }
             let mut rooms = registry.rooms.write().unwrap_or_else(PoisonError::into_inner);
             let Some(entry) = rooms.get(&room) else { return true };
-            let quiet = registry.queued(entry) == 0;
+            let quiet = entry.queue.taken() == 0;
             if quiet {
                 rooms.remove(&room);
             }
@@ -422,7 +419,7 @@ impl Registry {
 
     fn start_actor(&self, room: &RoomId, actor: impl FnOnce() -> Room + Send + 'static) -> Entry {
         let addr = self.thread_of(room).start(actor);
-        Entry { addr, queue: Arc::new(Semaphore::new(self.limits.queue_per_room)) }
+        Entry { addr, queue: Queue::new(self.limits.queue_per_room) }
     }
 
     fn thread_of(&self, room: &RoomId) -> &Thread {

@@ -50,7 +50,7 @@ pub(crate) use self::core::{RoomCore, RoomDeps};
 use self::{
     commits::{Answer, Commits, Settled, Waiter},
     local::Local,
-    messages::{Admission, Input, News, Output, Perform, Reply, RoomError, Verdict},
+    messages::{Admission, Input, News, Output, Perform, Queue, Reply, RoomError, Verdict},
     received::{Received, Way},
     take_in::Step,
 };
@@ -74,6 +74,8 @@ pub(crate) struct RoomHost {
     pub(crate) resolvers: Workers,
     /// Bounds how many rooms are read from storage at once, in the whole process.
     pub(crate) loading: Arc<Semaphore>,
+    /// The server's queue, in which each request to a room has its place.
+    pub(crate) queue: Queue,
     pub(crate) tick: Duration,
     pub(crate) may_sleep: MaySleep,
 }
@@ -242,7 +244,9 @@ impl Room {
             };
             RoomChange { change: Box::new(effect), broken, done: Box::new(done) }
         });
-        self.host.persister.submit_of_room(changes.collect());
+        // This request is one of them.
+        let others_are_at_work = self.host.queue.taken() > 1;
+        self.host.persister.submit_of_room(changes.collect(), others_are_at_work);
     }
 
     /// Gives the core up. What waits for commits is still answered by those; the room is set up

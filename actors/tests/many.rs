@@ -11,7 +11,7 @@ use parlour_storage::{
     faults::{Failing, FaultPlan},
     schema::User,
 };
-use support::{create, engine, engine_on_failing_disk, member, message, state};
+use support::{create, engine, engine_on_failing_disk, member, message, settle, state};
 
 /// Depth and `prev_events` of an event.
 fn place(engine: &Engine, id: &str) -> (u64, Vec<String>) {
@@ -87,6 +87,8 @@ async fn a_disk_that_refuses_leaves_nothing_of_them() {
     let room = create(&engine, "12").await;
     let num = engine.store.room_num(room.as_str()).unwrap().unwrap();
     let head = || engine.store.room_head(num).unwrap().unwrap();
+    // The write that fails is to be the room's.
+    settle(&engine).await;
     let before = head();
     faults.set(FaultPlan { failing_writes: Failing::Next(1), ..FaultPlan::default() });
     let events: Vec<_> = (0..10).map(|number| message("alice", &number.to_string())).collect();

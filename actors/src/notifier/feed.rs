@@ -341,11 +341,11 @@ mod tests {
 
     #[actix::test]
     async fn who_waits_is_woken_once_for_all() {
-        let addr = crate::notifier::Notifier::start_here(
+        let (_addr, _announcer, feeds) = crate::notifier::Notifier::start_here(
             parlour_storage::Store::in_memory().0,
             Arc::new(crate::metrics::NoMetrics),
         );
-        let (feeds, feed) = (addr.1, Arc::new(Feed::default()));
+        let feed = Arc::new(Feed::default());
         let waiting = (0..3).map(|_| {
             let (feed, feeds) = (feed.clone(), feeds.clone());
             actix::spawn(async move { feed.past(at(4), &feeds).await })

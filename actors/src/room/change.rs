@@ -63,10 +63,10 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// Whether it may say something new about who is found by everybody.
+    /// Whether it says something new about who is found by everybody.
     pub(crate) fn concerns_people(&self) -> bool {
         match self {
-            Self::Event(change) => change.is_open || change.was_open,
+            Self::Event(change) => change.people_news().is_some(),
             Self::Quiet(_) => false,
         }
     }

@@ -10,7 +10,7 @@ use parlour_event::{
 };
 use parlour_storage::StorageError;
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
 
 use super::{
     policy::{Built, Unsigned},
@@ -275,6 +275,35 @@ pub(crate) struct Perform {
 pub(crate) struct Admission {
     pub(crate) _room: OwnedSemaphorePermit,
     pub(crate) _server: OwnedSemaphorePermit,
+}
+
+/// A queue with so many places. Clones are the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    places: Arc<Semaphore>,
+    size: usize,
+}
+
+impl Queue {
+    pub(crate) fn new(size: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(size)), size }
+    }
+
+    /// A place, if one is left.
+    pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().try_acquire_owned().ok()
+    }
+
+    /// All places, once nobody else has any.
+    pub(crate) async fn enter_alone(&self) -> Option<SemaphorePermit<'_>> {
+        let all = u32::try_from(self.size).unwrap_or(u32::MAX);
+        self.places.acquire_many(all).await.ok()
+    }
+
+    /// How many places are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.size.saturating_sub(self.places.available_permits())
+    }
 }
 
 /// There is news of the room's commits: one has failed, or the room has asked to be told.

@@ -44,21 +44,33 @@ impl RoomCore {
 impl EventChange {
     /// Notes that the room is open or closed now, and who may be found by everybody or not any more.
     pub(super) fn write_people(&self, pos: StreamPos, ops: &mut Vec<Op>) {
-        let turns = match self.stage {
-            Stage::Unborn => return,
-            Stage::Birth(_) => self.is_open,
-            Stage::Grown => self.is_open != self.was_open,
-        };
-        if turns {
+        if self.turns() {
             let key = people::open_room(self.room);
             ops.push(match self.is_open {
                 true => Op::Put { key, value: Bytes::new() },
                 false => Op::Delete { key },
             });
         }
-        if !(self.is_open || self.was_open) {
-            return;
+        if let Some(news) = self.people_news() {
+            ops.push(Op::Put { key: people::news(pos), value: news.encode() });
         }
+    }
+
+    /// Whether the room opens or closes.
+    fn turns(&self) -> bool {
+        match self.stage {
+            Stage::Unborn => false,
+            Stage::Birth(_) => self.is_open,
+            Stage::Grown => self.is_open != self.was_open,
+        }
+    }
+
+    /// Who may be found by everybody now, or not any more.
+    pub(super) fn people_news(&self) -> Option<PeopleNews> {
+        if matches!(self.stage, Stage::Unborn) || !(self.is_open || self.was_open) {
+            return None;
+        }
+        let turns = self.turns();
         // When the room opens or closes, all of its members are looked at.
         let is_concerned = |member: &&MemberChange| match member.comes_or_goes() {
             Some(is_joined) => !(turns && is_joined),
@@ -68,9 +80,6 @@ impl EventChange {
         let concerned = self.members.iter().filter(is_concerned);
         let users: Vec<_> = concerned.map(|member| member.user.clone()).collect();
         let rooms = if turns { vec![self.room] } else { Vec::new() };
-        if turns || !users.is_empty() {
-            let value = PeopleNews { rooms, users }.encode();
-            ops.push(Op::Put { key: people::news(pos), value });
-        }
+        (turns || !users.is_empty()).then_some(PeopleNews { rooms, users })
     }
 }
