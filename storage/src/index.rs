@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{StorageError, log::End};
 
+pub(crate) mod absent;
 pub(crate) mod blocks;
 pub(crate) mod buffered;
 pub(crate) mod memory;

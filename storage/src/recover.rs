@@ -15,7 +15,7 @@ use crate::{
     Direction, Index, Log, Progress, StorageError, StoreOptions,
     backup::remove_index,
     events::EventCache,
-    index::{IndexBatch, blocks::BlockIndex, buffered::BufferedIndex},
+    index::{IndexBatch, absent::AbsentKeys, blocks::BlockIndex, buffered::BufferedIndex},
     log::{
         End,
         file::{FileLog, FileLogOptions},
@@ -24,6 +24,8 @@ use crate::{
     store::{Shared, add_located},
 };
 
+/// Which part of the index's memory its filter of absent keys has.
+const FILTER_PART: u64 = 64;
 /// Operations that are applied to the index at once while it is brought up to the log.
 const REPLAY_OPS: usize = 4096;
 /// Bytes likewise.
@@ -94,11 +96,13 @@ pub(crate) fn open(options: &StoreOptions, keep: Keep) -> Result<Shared, Storage
     });
     let (index, applied) = settle(options, keep, index_share, checked, log.end(), &mut recovery)?;
     recovery.replayed = replay(&log, index.as_ref(), applied, options.progress())?;
+    // Nearly every transaction that is looked for is a new one.
+    let index = AbsentKeys::new(index, keys::TRANSACTION, index_share / FILTER_PART)?;
     Ok(Shared {
         applied: AtomicU64::new(log.end().pos.0),
         login_revision: AtomicU64::new(0),
         log: Box::new(log),
-        index: RwLock::new(Some(Box::new(BufferedIndex::new(index)?))),
+        index: RwLock::new(Some(Box::new(BufferedIndex::new(Box::new(index))?))),
         events: EventCache::new(options.cache_bytes / 8),
         suspect: Some(suspect_path(&options.dir)),
         recovery,
@@ -184,7 +188,8 @@ fn open_candidate(
 
 /// Opens the engine's index and has the keys that come in rows kept in blocks.
 fn open_index(options: &StoreOptions, cache_bytes: u64) -> Result<Box<dyn Index>, StorageError> {
-    let engine = options.index.open(&options.index_dir(), cache_bytes)?;
+    let engine_bytes = cache_bytes - cache_bytes / FILTER_PART;
+    let engine = options.index.open(&options.index_dir(), engine_bytes)?;
     Ok(Box::new(BlockIndex::new(engine, keys::row)))
 }
 
