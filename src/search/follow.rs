@@ -1,6 +1,6 @@
 //! How what happens in rooms gets into the index: by a reader that follows behind.
 
-use std::{ops::Bound, sync::Arc, time::Duration};
+use std::{mem, ops::Bound, sync::Arc, time::Duration};
 
 use parlour_actors::changes::Changes;
 use parlour_event::{EventNum, RoomNum, StreamPos};
@@ -61,6 +61,8 @@ pub struct Follower {
 #[derive(Debug)]
 struct Gathered<'a> {
     index: &'a TextIndex,
+    /// Events that are not looked at yet.
+    events: Vec<EventNum>,
     changes: Vec<Change>,
     /// How much text is in them.
     bytes: usize,
@@ -180,7 +182,7 @@ impl Follower {
     fn catch_up(&self, stop: &Shutdown) -> Result<(), SearchError> {
         let mut pos = self.index.position()?;
         let now = self.changes.current();
-        let mut gathered = Gathered { index: &self.index, changes: Vec::new(), bytes: 0 };
+        let mut gathered = Gathered::new(&self.index);
         while pos < now && !stop.is_requested() {
             let until = match self.changes.rooms_since(pos) {
                 Some(rooms) => {
@@ -198,6 +200,7 @@ impl Follower {
             if stop.is_requested() {
                 return Ok(());
             }
+            self.look_at(&mut gathered)?;
             gathered.apply(Some(until))?;
             pos = until;
         }
@@ -253,7 +256,7 @@ impl Follower {
             let entries = store.timeline(room, range, Direction::Forward, BATCH);
             let entries = entries.map_err(ViewError::from)?;
             let nums: Vec<_> = entries.iter().map(|(_, entry)| entry.event).collect();
-            self.gather(&nums, gathered)?;
+            self.gather(nums, gathered)?;
             match entries.last() {
                 Some((last, _)) if entries.len() == BATCH => after = *last,
                 _ => return Ok(()),
@@ -280,18 +283,29 @@ impl Follower {
             let is_past = |meta: &EventMeta| meta.flags.is_visible() && meta.pos > after;
             let new = nums.iter().zip(metas).filter(|(_, meta)| meta.as_ref().is_some_and(is_past));
             let new: Vec<_> = new.map(|(num, _)| *num).collect();
-            self.gather(&new, gathered)?;
+            self.gather(new, gathered)?;
             if nums.len() < BATCH {
                 return Ok(());
             }
         }
     }
 
-    /// Takes in what events mean for the index.
-    fn gather(&self, nums: &[EventNum], gathered: &mut Gathered<'_>) -> Result<(), SearchError> {
-        let events = self.view.store.events(nums).map_err(ViewError::from)?;
-        for event in events.into_iter().flatten() {
-            self.change_by(&event)?.map_or(Ok(()), |change| gathered.add(change))?;
+    /// Has these events looked at when there are many, or at the end.
+    fn gather(&self, nums: Vec<EventNum>, gathered: &mut Gathered<'_>) -> Result<(), SearchError> {
+        gathered.events.extend(nums);
+        if gathered.events.len() >= CHANGES { self.look_at(gathered) } else { Ok(()) }
+    }
+
+    /// Takes in what events mean for the index. They are read in the order in which they came:
+    /// those of many rooms that came together stand together.
+    fn look_at(&self, gathered: &mut Gathered<'_>) -> Result<(), SearchError> {
+        let mut nums = mem::take(&mut gathered.events);
+        nums.sort_unstable();
+        for nums in nums.chunks(BATCH) {
+            let events = self.view.store.events(nums).map_err(ViewError::from)?;
+            for event in events.into_iter().flatten() {
+                self.change_by(&event)?.map_or(Ok(()), |change| gathered.add(change))?;
+            }
         }
         Ok(())
     }
@@ -359,7 +373,11 @@ impl Follower {
     }
 }
 
-impl Gathered<'_> {
+impl<'a> Gathered<'a> {
+    fn new(index: &'a TextIndex) -> Self {
+        Self { index, events: Vec::new(), changes: Vec::new(), bytes: 0 }
+    }
+
     fn add(&mut self, change: Change) -> Result<(), SearchError> {
         if let Change::Add(entry) = &change {
             self.bytes += entry.text.len();
