@@ -1,10 +1,10 @@
 //! A server with little memory keeps to it, says what it takes, and refuses what is too much.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 
-use crate::common::{Ask, Server, path};
+use crate::common::{Ask, Server, deadline, path};
 
 /// The smallest budget that there is.
 const LITTLE: &[(&str, &str)] = &[("PARLOUR_MEMORY__BUDGET", "16777216")];
@@ -58,9 +58,24 @@ fn a_server_keeps_to_a_small_budget() {
 }
 
 #[test]
+fn rooms_that_sleep_take_nothing_of_it() {
+    let server = Server::start_with(&[("PARLOUR_ROOMS__IDLE_SECONDS", "1")]);
+    let alice = server.user("alice");
+    let rooms: Vec<_> = (0..20).map(|_| alice.public_room()).collect();
+    assert!(taken(&server)["rooms"].0 > 0);
+    let until = deadline(Duration::from_secs(60));
+    while server.metric("parlour_active_rooms") > 0.0 {
+        assert!(!until.passed(), "rooms that nobody asks for do not sleep");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(taken(&server)["rooms"].0, 0);
+    rooms.iter().for_each(|room| drop(alice.say(room, "awake again").event_id()));
+}
+
+#[test]
 fn more_syncs_than_fit_in_are_refused() {
     // 16 MiB, of which syncs have two in a hundred: some forty clients.
-    let percents = [("SYNCS", "2"), ("INDEX_CACHE", "51")];
+    let percents = [("SYNCS", "2"), ("INDEX_CACHE", "53")];
     let names = percents.map(|(part, _)| format!("PARLOUR_MEMORY__{part}_PERCENT"));
     let settings: Vec<_> = names.iter().map(String::as_str).zip(percents.map(|(_, n)| n)).collect();
     let server = Server::start_with(&[LITTLE, &settings].concat());
