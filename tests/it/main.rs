@@ -21,6 +21,7 @@ mod embedding;
 mod encryption;
 mod errors;
 mod federation_attacks;
+mod federation_catch_up;
 mod federation_destinations;
 mod federation_edus;
 mod federation_forks;
