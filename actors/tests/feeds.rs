@@ -1,5 +1,7 @@
 //! What the feeds of users who sync are told, by whoever made it durable or by the notifier.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use parlour_actors::{
