@@ -95,7 +95,7 @@ fn environment_values_have_the_type_of_their_key() {
     assert!(!config.rate_limits.enabled);
     assert_eq!(config.rate_limits.login.burst, 7);
     assert!((config.rate_limits.login.per_second - 3.0).abs() < f64::EPSILON);
-    assert_eq!(config.memory.index_cache, 21_000_000);
+    assert_eq!(config.memory.index_cache, 18_000_000);
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].address.to_string(), "[::1]:0");
 }
