@@ -103,6 +103,7 @@ fn a_deleted_device_stops_waiting_for_news() {
         let phone = phone.clone();
         move || phone.sync(Ask::since(&since).wait(20_000)).status
     });
+    server.await_parked(1);
     alice.confirmed("DELETE", &device(&phone.device), json!({})).ok();
     assert_eq!(waiting.join().unwrap(), 200, "answered, and not by a timeout of the client");
     phone.sync(Ask::initial()).refused(401, "M_UNKNOWN_TOKEN");

@@ -75,7 +75,7 @@ fn rooms_that_sleep_take_nothing_of_it() {
 #[test]
 fn more_syncs_than_fit_in_are_refused() {
     // 16 MiB, of which syncs have two in a hundred: some forty clients.
-    let percents = [("SYNCS", "2"), ("INDEX_CACHE", "53")];
+    let percents = [("SYNCS", "2"), ("INDEX_CACHE", "50")];
     let names = percents.map(|(part, _)| format!("PARLOUR_MEMORY__{part}_PERCENT"));
     let settings: Vec<_> = names.iter().map(String::as_str).zip(percents.map(|(_, n)| n)).collect();
     let server = Server::start_with(&[LITTLE, &settings].concat());
