@@ -106,13 +106,19 @@ impl<C: Chore> Worker<C> {
             let marks = self.marks(&after)?;
             let Some((last, _)) = marks.last() else { return Ok(all_done) };
             after = last.clone();
+            // Those of one owner that follow each other are struck off together.
+            let mut done: Vec<(Bytes, Bytes)> = Vec::new();
             for (key, value) in marks {
+                if done.first().is_some_and(|(first, _)| owner(first) != owner(&key)) {
+                    self.strike_off(std::mem::take(&mut done)).await?;
+                }
                 match self.chore.perform(&key).await? {
-                    Progress::Done => self.strike_off(key, value).await?,
+                    Progress::Done => done.push((key, value)),
                     Progress::Kept => {}
                     Progress::Unfinished => all_done = false,
                 }
             }
+            self.strike_off(done).await?;
         }
     }
 
@@ -125,17 +131,29 @@ impl<C: Chore> Worker<C> {
         Ok(marks.into_iter().map(|(key, entry)| (key, entry.value)).collect())
     }
 
-    /// Removes a mark, unless it was made anew meanwhile.
-    async fn strike_off(&self, key: Bytes, value: Bytes) -> Result<(), UserError> {
-        let owner = keys::KeyReader::new(&key).text().unwrap_or_default();
+    /// Removes marks of one owner, but for those that were made anew meanwhile.
+    async fn strike_off(&self, marks: Vec<(Bytes, Bytes)>) -> Result<(), UserError> {
+        let Some((first, _)) = marks.first() else { return Ok(()) };
+        let owner = owner(first);
         let decide = move |store: &Store| {
-            if store.get(&key)?.is_none_or(|entry| entry.value != value) {
-                return Ok(Decision::Keep(()));
+            let mut ops = Vec::with_capacity(marks.len());
+            for (key, value) in marks {
+                if store.get(&key)?.is_some_and(|entry| entry.value == value) {
+                    ops.push(Op::Delete { key });
+                }
             }
-            Ok::<_, UserError>(Decision::Write(quiet(vec![Op::Delete { key }]), ()))
+            Ok::<_, UserError>(match ops.is_empty() {
+                true => Decision::Keep(()),
+                false => Decision::Write(quiet(ops), ()),
+            })
         };
         self.users.change(&owner, decide).await
     }
+}
+
+/// The user whose mark it is. News of people are nobody's.
+fn owner(mark: &[u8]) -> String {
+    keys::KeyReader::new(mark).text().unwrap_or_default()
 }
 
 /// Asks rooms for something, a few at a time; says whether none has to be asked again.

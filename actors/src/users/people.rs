@@ -132,7 +132,7 @@ impl Source {
     }
 
     fn words_of_local(&self, user: &str) -> Result<BTreeSet<String>, StorageError> {
-        if self.store.open_room_among(&self.store.joined_rooms(user)?)?.is_none() {
+        if self.store.open_room_of(user)?.is_none() {
             return Ok(BTreeSet::new());
         }
         let account = self.store.typed::<User>(&keys::user(user))?;

@@ -4,7 +4,11 @@
 //! which words they are found, follows behind: what has changed is written down as *news*, and
 //! whoever wants it exactly looks at the news as well.
 
-use std::{collections::BTreeSet, ops::Bound::Excluded};
+use std::{
+    collections::BTreeSet,
+    iter,
+    ops::Bound::{Excluded, Included},
+};
 
 use bytes::Bytes;
 use parlour_event::{RoomNum, StateKeyNum, StreamPos};
@@ -13,11 +17,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     codec::Stored,
     keys::{self, KeyBuilder, KeyReader, OPEN_PEOPLE, PEOPLE_NEWS},
+    rooms::MembershipEntry,
 };
 use crate::{Direction, Op, StorageError, Store};
 
 /// How many keys are read at once.
 const BATCH: usize = 256;
+
+/// How many of a user's rooms are looked at first.
+const FIRST_LOOK: usize = 16;
 
 /// That people have come into open rooms or left them, or that rooms have become open or closed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +121,37 @@ impl Store {
         Ok(None)
     }
 
+    /// An open room that a user of this server is joined to. Reads no more of the user's rooms than
+    /// it takes to find one: most who are in many rooms are in open ones.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn open_room_of(&self, user: &str) -> Result<Option<RoomNum>, StorageError> {
+        let start = keys::memberships_of(user).len();
+        let last = keys::membership(user, RoomNum(u64::MAX));
+        let mut next = RoomNum(0);
+        for limit in iter::once(FIRST_LOOK).chain(iter::repeat(BATCH)) {
+            let first = keys::membership(user, next);
+            let range = (Included(&first[..]), Included(&last[..]));
+            let page = self.scan(range, Direction::Forward, limit)?;
+            let mut joined = Vec::with_capacity(page.len());
+            for (key, entry) in &page {
+                let room = KeyReader::of_part(key.get(start..).unwrap_or_default()).number();
+                let room = RoomNum(room.unwrap_or_default());
+                next = RoomNum(room.0.saturating_add(1));
+                if MembershipEntry::decode(key, &entry.value)?.membership == "join" {
+                    joined.push(room);
+                }
+            }
+            let open = self.open_room_among(&joined)?;
+            if open.is_some() || page.len() < limit {
+                return Ok(open);
+            }
+        }
+        Ok(None)
+    }
+
     /// The words under which a user is found by everybody, as far as the news have been followed.
     ///
     /// # Errors
@@ -193,6 +232,8 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use parlour_event::EventNum;
+
     use super::*;
     use crate::Record;
 
@@ -231,6 +272,35 @@ mod tests {
         assert_eq!(found("al"), ["@b:a.org"]);
         assert!(store.get(&open_user("@a:a.org")).expect("read").is_none());
         assert!(open_ops("@b:a.org", &set(&["alan"]), &set(&["alan"])).is_empty());
+    }
+
+    #[test]
+    fn an_open_room_of_a_user_is_found_however_many_there_are() {
+        let (store, mut writer) = Store::in_memory();
+        let mut write = |ops: Vec<Op>| {
+            let record = Record { pos: writer.next_pos(), ops, announcement: Bytes::new() };
+            writer.commit(&[record]).expect("commit");
+        };
+        let is = |user: &str, room: u64, membership: &str| {
+            let (membership, event, pos) = (membership.to_owned(), EventNum(1), StreamPos(1));
+            let entry = MembershipEntry { membership, event, pos };
+            Op::Put { key: keys::membership(user, RoomNum(room)), value: entry.encode() }
+        };
+        for (rooms, open) in [(0, None), (15, None), (16, None), (17, Some(17)), (600, Some(600))] {
+            let user = format!("@user{rooms}:a.org");
+            write((1..=rooms).map(|room| is(&user, room, "join")).collect());
+            // Neighbours in the index have an open room each; left rooms do not count.
+            write(vec![is(&format!("{user}0"), 9_000, "join"), is(&user, 9_001, "leave")]);
+            assert_eq!(store.open_room_of(&user).expect("read"), None, "{rooms}");
+            let opens = [9_000, 9_001].into_iter().chain(open);
+            let ops =
+                opens.map(|room| Op::Put { key: open_room(RoomNum(room)), value: Bytes::new() });
+            write(ops.collect());
+            assert_eq!(store.open_room_of(&user).expect("read"), open.map(RoomNum), "{rooms}");
+            write(
+                open.map(|room| Op::Delete { key: open_room(RoomNum(room)) }).into_iter().collect(),
+            );
+        }
     }
 
     #[test]
