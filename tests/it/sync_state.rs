@@ -92,6 +92,46 @@ fn lazy_loading_keeps_heroes_and_changes_in_a_gap() {
     assert!(quiet["rooms"]["join"][&room]["summary"].is_null(), "it has not changed");
 }
 
+// Checklist 4.4
+#[test]
+fn lazy_loading_renews_members_that_the_client_knows() {
+    let server = Server::start();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| server.user(name));
+    let room = alice.create_room(json!({ "preset": "public_chat", "name": "Hall" })).room_id();
+    let rename = |name: &str| {
+        let content = json!({ "membership": "join", "displayname": name });
+        bob.set_state(&room, "m.room.member", &bob.id, content).ok();
+        // What has been renamed is not in the timeline.
+        alice.say(&room, name).ok();
+    };
+    for after in [false, true] {
+        for user in [&bob, &carol] {
+            user.join(&room).ok();
+        }
+        let sync = |ask: Ask, limit: u32| {
+            let ask = ask.filter(lazy(limit)).with(&format!("use_state_after={after}"));
+            let answer = carol.sync(ask).ok();
+            let state = match after {
+                true => state_after(&answer, &room).unwrap(),
+                false => answer.state_before(&room),
+            };
+            let is_bob = |event: &&Value| event["state_key"] == bob.id.as_str();
+            (answer.next_batch(), state.iter().find(is_bob).map(|e| e["content"].clone()))
+        };
+        bob.say(&room, "I am here").ok();
+        let (known, member) = sync(Ask::initial(), 1);
+        assert!(member.is_some(), "he has spoken");
+        rename("Robert");
+        let (known, member) = sync(Ask::since(&known).with("full_state=true"), 1);
+        assert_eq!(member.expect("all state, but not this?")["displayname"], "Robert");
+        rename("Rob");
+        carol.leave(&room).ok();
+        carol.join(&room).ok();
+        let (_, member) = sync(Ask::since(&known), 1);
+        assert_eq!(member.expect("she has not heard that she left")["displayname"], "Rob");
+    }
+}
+
 // Checklist 4.5
 #[test]
 fn heroes_are_the_first_five_others_or_those_who_left() {

@@ -44,15 +44,27 @@ pub(super) struct Span<'a> {
 pub(super) type Changed = HashMap<StateKeyNum, EventNum>;
 
 impl Round<'_> {
-    /// What the end has that the client does not have. With lazy loading and a client that has
-    /// nothing, members are left out: there may be very many.
+    /// What the end has that the client does not have. With lazy loading, members who have not
+    /// changed since the client has last asked are left out: there may be very many.
     pub(super) fn changed(&self, span: &Span<'_>) -> Result<Changed, ViewError> {
         let nodes = &self.view().nodes;
-        if span.whole && self.loads_lazily() {
-            return nodes.iter_others(span.end).map(|entry| Ok(entry?)).collect();
+        if !span.whole {
+            return self.differences(span.base, span.end);
         }
-        let base = if span.whole { StateRoot::EMPTY } else { span.base };
-        let differences = nodes.diff(base, span.end)?;
+        if !self.loads_lazily() {
+            return self.differences(StateRoot::EMPTY, span.end);
+        }
+        let mut changed: Changed = nodes.iter_others(span.end).collect::<Result<_, _>>()?;
+        if span.base != StateRoot::EMPTY {
+            // The client may know them as they were.
+            let differences = self.differences(span.base, span.end)?;
+            changed.extend(differences.into_iter().filter(|(key, _)| key.is_member()));
+        }
+        Ok(changed)
+    }
+
+    fn differences(&self, from: StateRoot, to: StateRoot) -> Result<Changed, ViewError> {
+        let differences = self.view().nodes.diff(from, to)?;
         Ok(differences.into_iter().filter_map(|(key, _, new)| Some((key, new?))).collect())
     }
 
