@@ -78,6 +78,7 @@ async fn fill(engine: &Engine, room: RoomNum, members: std::ops::Range<usize>) {
         state,
         joined,
         invited: 0,
+        depth: 1,
         pos: StreamPos(1),
         partial_state: false,
     };

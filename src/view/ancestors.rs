@@ -75,8 +75,10 @@ impl Resident {
             for event in &layer {
                 let before = self.before(event)?;
                 budget = budget.saturating_sub(before.len());
-                let new = before.into_iter().filter(|event| event.meta.depth >= gap.min_depth);
-                next.extend(new.filter(|event| seen.insert(event.num)));
+                for event in before {
+                    let is_wanted = self.is_as_deep(&event, gap.min_depth)?;
+                    next.extend((is_wanted && seen.insert(event.num)).then_some(event));
+                }
             }
             found.extend(next.iter().filter(|event| self.may_have(&event.meta)).cloned());
             layer = next;
@@ -112,6 +114,11 @@ impl Resident {
             next.extend(before.filter(|event| seen.insert(event.num)).map(Step));
         }
         Ok(found)
+    }
+
+    /// Whether an event says of itself that it is as deep as that.
+    fn is_as_deep(&self, event: &StoredEvent, depth: u64) -> Result<bool, ViewError> {
+        Ok(depth == 0 || event.pdu(self.room.version)?.depth() >= depth)
     }
 
     /// The events that an event follows, as far as they are known here.

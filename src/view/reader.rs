@@ -24,7 +24,7 @@ use super::{Fields, Ignored, RoomView, View, ViewError};
 /// bans and leaves count here; who had more of them than that since the last join sees less.
 const MAX_MEMBERSHIPS: usize = 50;
 
-/// Depth and position: an event's place in the order of the graph.
+/// Depth and position: an event's place in the room's history.
 pub(super) type Place = (u64, StreamPos);
 
 /// When the user was joined for the last time.
@@ -249,7 +249,7 @@ impl Reader {
         Ok(self.view.nodes.get(state, key)?)
     }
 
-    /// Whether the user was joined at some time after a place. Compared in the order of the graph,
+    /// Whether the user was joined at some time after a place. Compared in the order of history,
     /// since older history may arrive late.
     fn joined_since(&mut self, place: Place) -> Result<bool, ViewError> {
         Ok(match self.last_join()? {

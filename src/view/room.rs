@@ -8,15 +8,11 @@ use parlour_event::{
 };
 use parlour_storage::{
     Direction,
-    schema::{EventMeta, RoomHead, Stored as _, StoredEvent, TimelineEntry, keys},
+    schema::{EventMeta, RoomHead, StoredEvent, TimelineEntry},
 };
 use ruma::{OwnedRoomId, RoomId};
 
 use super::{GraphToken, SyncToken, Token, View, ViewError};
-
-/// Events may arrive late, behind others in the graph: so many of the last arrivals are looked at
-/// to find the one that is farthest.
-const RECENT_EVENTS: usize = 16;
 
 /// A room that exists here.
 #[derive(Debug, Clone)]
@@ -171,7 +167,7 @@ impl View {
         }
     }
 
-    /// The place in the order of the graph to which a token points.
+    /// The place in a room's history to which a token points.
     ///
     /// # Errors
     ///
@@ -198,27 +194,18 @@ impl View {
         Ok(next.map_or(point, |next| point.max(GraphToken::before(next.depth, next.pos))))
     }
 
-    /// The place in the order of the graph that has all on its older side that had arrived at a
+    /// The place in a room's history that has all on its older side that had arrived at a
     /// position.
     pub(super) fn graph_point_at(
         &self,
         room: RoomNum,
         pos: StreamPos,
     ) -> Result<GraphToken, ViewError> {
-        let range = (Bound::Unbounded, Bound::Included(pos));
-        let recent = self.store.timeline(room, range, Direction::Backward, RECENT_EVENTS)?;
-        let keys: Vec<_> = recent.iter().map(|(_, entry)| keys::event(entry.event)).collect();
-        if recent.is_empty() {
+        let Some((pos, newest)) = self.store.timeline_at(room, pos)? else {
             return self.before_timeline(room);
-        }
-        let mut newest = GraphToken::default();
-        for (key, entry) in keys.iter().zip(self.store.multi_get(&keys)?) {
-            if let Some(entry) = entry {
-                let meta = EventMeta::decode(key, &entry.value)?;
-                newest = newest.max(GraphToken::after(meta.depth, meta.pos));
-            }
-        }
-        Ok(newest)
+        };
+        let meta = self.store.event_meta(newest.event)?;
+        Ok(meta.map_or(GraphToken::default(), |meta| GraphToken::after(meta.depth, pos)))
     }
 
     /// The place just before a room's first event here. What happened in the room before this

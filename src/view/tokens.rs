@@ -36,11 +36,11 @@ pub struct SyncToken {
     pub inbox: Option<StreamPos>,
 }
 
-/// A place between two events of one room, in the order of the graph: events at or before
-/// `(depth, pos)` are on its older side.
+/// A place between two events of one room's history: events at or before `(depth, pos)` are on its
+/// older side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GraphToken {
-    /// Depth in the graph.
+    /// Depth, as [`EventMeta`](parlour_storage::schema::EventMeta::depth) has it.
     pub depth: u64,
     /// Position of arrival, which orders events of the same depth.
     pub pos: StreamPos,

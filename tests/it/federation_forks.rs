@@ -10,7 +10,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::common::{
-    Answer, Ask, Embedded, Server, Site, Trouble, Troubled as _, User, deadline, path,
+    Answer, Ask, Asked, Embedded, FakeServer, Server, Site, Trouble, Troubled as _, User, Visitor,
+    deadline, parse, path,
 };
 
 /// How long everything may take to come to everybody after the last wire was mended.
@@ -299,4 +300,73 @@ fn presence_is_told_where_it_is_wanted() {
     });
     let senders = senders.into_inner();
     assert!(!senders.iter().any(|sender| sender.contains("quiet")), "{senders:?}");
+}
+
+/// The events of a room from a token back to another one, oldest first.
+fn between(user: &User, room: &str, from: &str, to: &str) -> Vec<String> {
+    let (mut ids, mut from) = (Vec::new(), from.to_owned());
+    loop {
+        let what = path("messages?dir=b&limit=4&from={}&to={}", &[&from, to]);
+        let page = user.room(room, &what).ok();
+        ids.extend(ids_of(&page.chunk()));
+        match page["end"].as_str() {
+            Some(end) => from = end.to_owned(),
+            None => break,
+        }
+    }
+    ids.reverse();
+    ids
+}
+
+fn ids_of(events: &[Value]) -> Vec<String> {
+    events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+}
+
+// Checklist 4.2, 4.13, 4.14
+#[test]
+fn what_a_sync_leaves_out_of_branches_is_between_its_tokens() {
+    const BRANCHES: usize = 4;
+    let near = Server::start_federated(&[]);
+    let far = FakeServer::start(|_| |_: &Asked| None);
+    let alice = near.user("alice");
+    let visitor = Visitor::new(&near, &alice, &far.origin, "11");
+    let start = alice.sync(Ask::initial()).ok().next_batch();
+    let filter = json!({ "room": { "timeline": { "limit": 5 } } });
+    let (mut since, mut arrived, mut told) = (start.clone(), Vec::new(), Vec::new());
+    let mut heads = vec![visitor.newest(); BRANCHES];
+    for round in 0..6 {
+        // Branches of the same depth come one after another, a piece at a time.
+        for (branch, head) in heads.iter_mut().enumerate() {
+            let pieces: Vec<_> = (0..3)
+                .map(|number| {
+                    let mut event = visitor.draft("m.room.message", None, json!({}), &[head]);
+                    let text = format!("{branch}: {round} {number}");
+                    let content = json!({ "msgtype": "m.text", "body": text });
+                    let depth = 1_000_000 + 3 * round + number;
+                    event.extend(parse(&json!({ "depth": depth, "content": content })));
+                    let event = visitor.sign(event);
+                    *head = visitor.id(&event);
+                    arrived.push(head.clone());
+                    event
+                })
+                .collect();
+            visitor.accepted(&pieces);
+            if (round + branch) % 3 == 0 {
+                let answer = alice.sync(Ask::since(&since).filter(filter.clone())).ok();
+                let timeline = &answer["rooms"]["join"][&visitor.room]["timeline"];
+                if timeline["limited"] == true {
+                    let before = timeline["prev_batch"].as_str().unwrap();
+                    told.extend(between(&alice, &visitor.room, before, &since));
+                }
+                told.extend(ids_of(&answer.timeline(&visitor.room)));
+                since = answer.next_batch();
+            }
+        }
+    }
+    let rest =
+        between(&alice, &visitor.room, &alice.sync(Ask::initial()).ok().next_batch(), &since);
+    told.extend(rest);
+    assert_eq!(told, arrived);
+    let now = alice.sync(Ask::since(&since)).ok().next_batch();
+    assert_eq!(between(&alice, &visitor.room, &now, &start), arrived);
 }

@@ -172,6 +172,8 @@ pub(crate) struct RoomCore {
     pub(crate) state: StateRoot,
     pub(crate) joined: u64,
     pub(crate) invited: u64,
+    /// Where the timeline's newest event stands in the room's history.
+    pub(crate) depth: u64,
     /// Whether anybody may enter or read the room.
     pub(crate) is_open: bool,
     /// Joined members by server.
@@ -218,6 +220,7 @@ impl RoomCore {
             state: StateRoot::EMPTY,
             joined: 0,
             invited: 0,
+            depth: 0,
             is_open: false,
             servers: HashMap::new(),
             in_flight: VecDeque::new(),
@@ -284,6 +287,7 @@ impl RoomCore {
         core.state = head.state;
         core.joined = head.joined;
         core.invited = head.invited;
+        core.depth = head.depth;
         core.is_open = core.deps.store.open_room_among(&[num])?.is_some();
         Ok(core)
     }

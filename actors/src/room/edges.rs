@@ -46,6 +46,7 @@ impl RoomCore {
     pub(crate) fn edge_ops(
         &self,
         pdu: &Pdu,
+        depth: u64,
         place: &Place,
         followed: &BTreeSet<OwnedEventId>,
     ) -> Result<Vec<Op>, RoomError> {
@@ -59,7 +60,7 @@ impl RoomCore {
         for gap in &place.edges.gaps {
             let known = self.backward(gap)?.unwrap_or_default();
             let entry = BackwardEntry {
-                depth: known.depth.max(pdu.depth()),
+                depth: known.depth.max(depth),
                 is_followed: known.is_followed || place.flags.is_visible(),
             };
             ops.push(self.put_backward(gap, entry));

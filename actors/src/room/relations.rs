@@ -41,13 +41,15 @@ pub enum RelationError {
 /// An event whose relation is written or taken back.
 struct Child<'a> {
     num: EventNum,
+    /// Where it stands in the room's history, before its number.
+    depth: u64,
     pdu: &'a Pdu,
     relation: Relation<'a>,
 }
 
 impl Child<'_> {
     fn place(&self) -> RelationPlace {
-        (self.pdu.depth(), self.num)
+        (self.depth, self.num)
     }
 
     /// Whether it is an edit, as far as that can be told without the original.
@@ -85,8 +87,8 @@ impl RoomCore {
 
     /// What the relation of a new event changes in the index.
     pub(crate) fn relate(&mut self, num: EventNum, pdu: &Pdu) -> Result<Vec<Op>, RoomError> {
-        let Some(relation) = Relation::of(pdu.content()) else { return Ok(Vec::new()) };
-        let child = Child { num, pdu, relation };
+        let Some(child) = self.child(num, pdu)? else { return Ok(Vec::new()) };
+        let relation = child.relation;
         let mut ops = Vec::new();
         for (key, entry) in self.entries(&child)? {
             ops.push(Op::Put { key, value: entry.encode() });
@@ -111,15 +113,20 @@ impl RoomCore {
 
     /// What changes in the index when an event is redacted that relates to another one.
     pub(crate) fn unrelate(&mut self, num: EventNum, pdu: &Pdu) -> Result<Vec<Op>, RoomError> {
-        let Some(relation) = Relation::of(pdu.content()) else { return Ok(Vec::new()) };
-        let child = Child { num, pdu, relation };
+        let Some(child) = self.child(num, pdu)? else { return Ok(Vec::new()) };
         let entries = self.entries(&child)?;
         let gone = entries.into_iter().map(|(key, _)| key).chain(self.own_key(&child));
         let mut ops: Vec<_> = gone.map(|key| Op::Delete { key }).collect();
-        if relation.kind() == RelationKind::Thread {
+        if child.relation.kind() == RelationKind::Thread {
             self.discount_reply(&child, &mut ops)?;
         }
         Ok(ops)
+    }
+
+    fn child<'a>(&self, num: EventNum, pdu: &'a Pdu) -> Result<Option<Child<'a>>, RoomError> {
+        let Some(relation) = Relation::of(pdu.content()) else { return Ok(None) };
+        let depth = self.meta(num)?.depth;
+        Ok(Some(Child { num, depth, pdu, relation }))
     }
 
     /// The child's entries under its ancestors.
@@ -161,7 +168,8 @@ impl RoomCore {
     }
 
     /// The key under which an edit or an annotation is found by its sender.
-    fn own_key(&self, Child { num, pdu, relation }: &Child<'_>) -> Option<Bytes> {
+    fn own_key(&self, child: &Child<'_>) -> Option<Bytes> {
+        let Child { num, pdu, relation, .. } = child;
         let (parent, sender) = (relation.parent, pdu.sender().as_str());
         match relation.kind() {
             RelationKind::Annotation => {
@@ -170,8 +178,7 @@ impl RoomCore {
             }
             RelationKind::Replace => {
                 let (time, id) = (pdu.origin_server_ts(), pdu.event_id().as_str());
-                let is_edit = Child { num: *num, pdu, relation: *relation }.is_edit();
-                is_edit.then(|| keys::edit(self.num, parent, sender, time, id))
+                child.is_edit().then(|| keys::edit(self.num, parent, sender, time, id))
             }
             _ => None,
         }

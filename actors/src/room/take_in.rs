@@ -195,7 +195,7 @@ impl RoomCore {
             true => self.on_others(num, pdu, place.state_before)?,
             false => OnOthers::default(),
         };
-        on_others.relations.extend(self.edge_ops(pdu, &place, &followed)?);
+        on_others.relations.extend(self.edge_ops(pdu, meta.depth, &place, &followed)?);
         if let Some(redaction) = place.redacted_because {
             on_others.relations.extend(self.let_go(redaction)?);
         }
@@ -228,7 +228,7 @@ impl RoomCore {
             event_id: pdu.event_id().to_string(),
             room: self.num,
             pos: StreamPos(0),
-            depth: pdu.depth(),
+            depth: self.depth_of(pdu, place),
             state_before: place.state_before,
             state_key,
             auth_events: place.auth_events.clone(),
@@ -238,6 +238,15 @@ impl RoomCore {
                 .transaction
                 .clone()
                 .map(|Transaction { hash, device, txn_id }| SentAs { device, txn_id, hash }),
+        }
+    }
+
+    /// Where an event stands in the room's history. Branches of the graph come one after another,
+    /// as they arrive: history is paged through in the order in which `/sync` tells of it.
+    fn depth_of(&self, pdu: &Pdu, place: &Place) -> u64 {
+        match place.flags.is_visible() && !place.is_past {
+            true => self.depth.max(pdu.depth()),
+            false => pdu.depth(),
         }
     }
 
@@ -304,6 +313,9 @@ impl RoomCore {
         let closes_to_guests = outcome.as_ref().is_some_and(|outcome| outcome.closes_to_guests);
         let was_open = self.is_open;
         let concerns_others = is_in_history && self.has_other_servers();
+        if is_in_history {
+            self.depth = meta.depth;
+        }
         let (members, servers) = outcome.map(|outcome| self.adopt(outcome)).unwrap_or_default();
         let concerns_others = concerns_others
             || is_in_history && self.has_other_servers()
@@ -391,6 +403,7 @@ impl RoomCore {
             state: self.state,
             joined: self.joined,
             invited: self.invited,
+            depth: self.depth,
             pos: StreamPos(0),
             partial_state: false,
         }

@@ -27,7 +27,7 @@ keyspaces! {
     EVENT_ID = b'I';
     /// A room's events in the order of arrival.
     TIMELINE = b'T';
-    /// A room's events in the order of the graph.
+    /// A room's events in the order of its history.
     GRAPH = b'G';
     /// Nodes of the state map.
     NODE = b'N';

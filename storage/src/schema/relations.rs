@@ -169,7 +169,7 @@ pub fn event_time(room: RoomNum, time: u64, num: EventNum) -> Bytes {
 }
 
 impl Store {
-    /// A group of an event's children within `range`, in the order of the graph or against it.
+    /// A group of an event's children within `range`, in the order of history or against it.
     ///
     /// # Errors
     ///

@@ -46,7 +46,8 @@ pub struct EventMeta {
     pub room: RoomNum,
     /// When it arrived; 0 for an outlier.
     pub pos: StreamPos,
-    /// Its depth in the graph.
+    /// Where it stands in the room's history, before its position: its depth in the graph, but
+    /// for an event of the timeline no less than that of what had arrived before.
     pub depth: u64,
     /// The room's state before the event, along its own branch of history.
     pub state_before: StateRoot,
@@ -140,6 +141,8 @@ pub struct RoomHead {
     pub joined: u64,
     /// Invited members.
     pub invited: u64,
+    /// The [depth](EventMeta::depth) of the timeline's newest event.
+    pub depth: u64,
     /// The position of the room's newest commit.
     pub pos: StreamPos,
     /// Whether parts of the state are still unknown after a join with omitted members.
@@ -430,7 +433,7 @@ impl Store {
         Ok(self.timeline(room, range, Direction::Backward, 1)?.pop())
     }
 
-    /// A room's events in the order of the graph (or against it): `(depth, position)` within
+    /// A room's events in the order of its history (or against it): `(depth, position)` within
     /// `range`.
     ///
     /// # Errors
