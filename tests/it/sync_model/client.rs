@@ -164,6 +164,14 @@ impl Client {
                 if matches!(section, "join" | "leave") {
                     self.take(room, about, section == "join");
                 }
+                if section != "join"
+                    && let Some(seen) = self.rooms.get_mut(room)
+                {
+                    // A client that is not in a room forgets who was there: whoever was sent away
+                    // and invited at once is told of the invite alone.
+                    seen.state.clear();
+                    seen.senders.clear();
+                }
                 match section {
                     "leave" => drop(self.sections.remove(room)),
                     _ => drop(self.sections.insert(room.clone(), section)),
@@ -185,19 +193,15 @@ impl Client {
         } else {
             seen.append(events, self);
         }
-        if !is_joined {
-            // A client that leaves forgets who was there.
-            seen.state.clear();
-            seen.senders.clear();
-        } else if self.kind.after {
-            assert!(about["state_after"].is_object() && about["state"].is_null(), "{about}");
-            seen.apply(list(&about["state_after"]["events"]));
-        } else {
-            assert!(about["state_after"].is_null(), "{about}");
-            seen.apply(list(&about["state"]["events"]));
-            seen.apply(events);
-        }
         if is_joined {
+            if self.kind.after {
+                assert!(about["state_after"].is_object() && about["state"].is_null(), "{about}");
+                seen.apply(list(&about["state_after"]["events"]));
+            } else {
+                assert!(about["state_after"].is_null(), "{about}");
+                seen.apply(list(&about["state"]["events"]));
+                seen.apply(events);
+            }
             seen.senders.extend(events.iter().map(|event| text(&event["sender"])));
         }
         seen.hear(list(&about["ephemeral"]["events"]));
