@@ -235,19 +235,20 @@ mod tests {
     use parlour_event::EventNum;
 
     use super::*;
-    use crate::Record;
+    use crate::{Record, Writer};
 
     fn set(words: &[&str]) -> BTreeSet<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
     }
 
+    fn write(writer: &mut Writer, ops: Vec<Op>) {
+        let record = Record { pos: writer.next_pos(), ops, announcement: Bytes::new() };
+        writer.commit(&[record]).expect("commit");
+    }
+
     #[test]
     fn users_are_found_under_their_present_words() {
         let (store, mut writer) = Store::in_memory();
-        let mut write = |ops: Vec<Op>| {
-            let record = Record { pos: writer.next_pos(), ops, announcement: Bytes::new() };
-            writer.commit(&[record]).expect("commit");
-        };
         let found = |start: &str| {
             let (mut after, mut users) = (None, Vec::new());
             loop {
@@ -259,16 +260,16 @@ mod tests {
                 users.extend(page);
             }
         };
-        write(open_ops("@a:a.org", &set(&[]), &set(&["al", "alice"])));
-        write(open_ops("@b:a.org", &set(&[]), &set(&["alan"])));
+        write(&mut writer, open_ops("@a:a.org", &set(&[]), &set(&["al", "alice"])));
+        write(&mut writer, open_ops("@b:a.org", &set(&[]), &set(&["alan"])));
         assert_eq!(found("al"), ["@a:a.org", "@b:a.org", "@a:a.org"]);
         assert_eq!(found("ali"), ["@a:a.org"]);
         let before = store.open_words_of("@a:a.org").expect("read");
         assert_eq!(before, set(&["al", "alice"]));
-        write(open_ops("@a:a.org", &before, &set(&["al", "zoe"])));
+        write(&mut writer, open_ops("@a:a.org", &before, &set(&["al", "zoe"])));
         assert_eq!((found("ali"), found("z")), (vec![], vec!["@a:a.org".to_owned()]));
         assert_eq!(store.open_words_of("@a:a.org").expect("read"), set(&["al", "zoe"]));
-        write(open_ops("@a:a.org", &set(&["al", "zoe"]), &set(&[])));
+        write(&mut writer, open_ops("@a:a.org", &set(&["al", "zoe"]), &set(&[])));
         assert_eq!(found("al"), ["@b:a.org"]);
         assert!(store.get(&open_user("@a:a.org")).expect("read").is_none());
         assert!(open_ops("@b:a.org", &set(&["alan"]), &set(&["alan"])).is_empty());
@@ -277,10 +278,6 @@ mod tests {
     #[test]
     fn an_open_room_of_a_user_is_found_however_many_there_are() {
         let (store, mut writer) = Store::in_memory();
-        let mut write = |ops: Vec<Op>| {
-            let record = Record { pos: writer.next_pos(), ops, announcement: Bytes::new() };
-            writer.commit(&[record]).expect("commit");
-        };
         let is = |user: &str, room: u64, membership: &str| {
             let (membership, event, pos) = (membership.to_owned(), EventNum(1), StreamPos(1));
             let entry = MembershipEntry { membership, event, pos };
@@ -288,16 +285,20 @@ mod tests {
         };
         for (rooms, open) in [(0, None), (15, None), (16, None), (17, Some(17)), (600, Some(600))] {
             let user = format!("@user{rooms}:a.org");
-            write((1..=rooms).map(|room| is(&user, room, "join")).collect());
+            write(&mut writer, (1..=rooms).map(|room| is(&user, room, "join")).collect());
             // Neighbours in the index have an open room each; left rooms do not count.
-            write(vec![is(&format!("{user}0"), 9_000, "join"), is(&user, 9_001, "leave")]);
+            write(
+                &mut writer,
+                vec![is(&format!("{user}0"), 9_000, "join"), is(&user, 9_001, "leave")],
+            );
             assert_eq!(store.open_room_of(&user).expect("read"), None, "{rooms}");
             let opens = [9_000, 9_001].into_iter().chain(open);
             let ops =
                 opens.map(|room| Op::Put { key: open_room(RoomNum(room)), value: Bytes::new() });
-            write(ops.collect());
+            write(&mut writer, ops.collect());
             assert_eq!(store.open_room_of(&user).expect("read"), open.map(RoomNum), "{rooms}");
             write(
+                &mut writer,
                 open.map(|room| Op::Delete { key: open_room(RoomNum(room)) }).into_iter().collect(),
             );
         }
@@ -307,8 +308,7 @@ mod tests {
     fn the_first_open_room_is_found() {
         let (store, mut writer) = Store::in_memory();
         let open = Op::Put { key: open_room(RoomNum(700)), value: Bytes::new() };
-        let pos = writer.next_pos();
-        writer.commit(&[Record { pos, ops: vec![open], announcement: Bytes::new() }]).expect("ok");
+        write(&mut writer, vec![open]);
         let rooms: Vec<_> = (1..1_000).map(RoomNum).collect();
         assert_eq!(store.open_room_among(&rooms).expect("read"), Some(RoomNum(700)));
         assert_eq!(store.open_room_among(&rooms[..699]).expect("read"), None);
