@@ -3,6 +3,7 @@
 //! | module | question |
 //! |---|---|
 //! | [`counts`] | how many unread events there are |
+//! | [`countable`] | where they can be |
 //! | [`notifications`] | which events the user was notified of |
 //! | [`rules`] | what a user's rules say of an event |
 //! | [`shared`] | the same for many users at once |
@@ -11,6 +12,7 @@
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#push-notifications>
 
+mod countable;
 pub mod counts;
 pub mod notifications;
 pub mod rules;

@@ -7,7 +7,6 @@
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Bound,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -15,7 +14,7 @@ use lru::LruCache;
 use parlour_actors::users::{IGNORED_USERS, PUSH_RULES, Users};
 use parlour_event::{EventNum, RoomNum, StreamPos, content::Membership};
 use parlour_storage::{
-    Direction, StorageError, Store,
+    StorageError, Store,
     schema::{AccountDataEntry, StoredEvent, TimelineEntry, keys},
 };
 use ruma::{
@@ -24,6 +23,7 @@ use ruma::{
 };
 
 use super::{
+    countable::Countable,
     rules::{Judge, name_in},
     shared::{Heard, Listener},
 };
@@ -31,9 +31,6 @@ use crate::view::{Fields, Ignored, RoomView, View, ViewError};
 
 /// How many unread events are counted in one room; of more, the newest.
 const MAX_UNREAD: usize = 1_000;
-
-/// How many events are looked at in one go; older ones count as read.
-const MAX_LOOKED_AT: usize = 4_096;
 
 /// How many events are read at once.
 const BATCH: usize = 128;
@@ -81,6 +78,7 @@ pub struct Place<'a> {
 pub struct UnreadCounts {
     users: Users,
     cache: Arc<Mutex<Cache>>,
+    countable: Arc<Countable>,
 }
 
 /// One user's rules, read when they are needed.
@@ -206,7 +204,8 @@ impl UnreadCounts {
     #[must_use]
     pub fn new(users: Users) -> Self {
         let cache = Cache { rooms: LruCache::unbounded(), size: 0 };
-        Self { users, cache: Arc::new(Mutex::new(cache)) }
+        let countable = Arc::new(Countable::new());
+        Self { users, cache: Arc::new(Mutex::new(cache)), countable }
     }
 
     /// What a user wants to hear, as of a position that all readers have reached.
@@ -425,25 +424,16 @@ fn count_on(
     from: StreamPos,
     counted: &mut Counted,
 ) -> Result<(), ViewError> {
-    let range = (Bound::Excluded(from), Bound::Included(place.now));
-    let (room, newest_first) = (place.room.num, Direction::Backward);
-    let mut entries = view.store.timeline(room, range, newest_first, MAX_LOOKED_AT)?;
+    let (rules, countable) = (reading.rules_of_user()?, &reading.counts.countable);
+    let entries = countable.entries(&view.store, place.room.num, rules.1, (from, place.now))?;
     if entries.is_empty() {
         return Ok(());
     }
-    entries.reverse();
-    let rules = reading.rules_of_user()?;
     let mut judge = Judge::new(view, place.room, rules, reading.user, place.member)?;
-    // Of who else comes and goes, which may be thousands, the server's own rules tell nobody.
-    let has_own_rules = rules.0.has_own_push_rules(reading.user.as_str())?;
-    let is_told = |event: &StoredEvent| {
-        let key = event.meta.state_key.filter(|key| key.is_member());
-        has_own_rules || key.is_none() || key == place.member.meta.state_key
-    };
     for batch in entries.chunks(BATCH) {
         let nums: Vec<_> = batch.iter().map(|(_, entry)| entry.event).collect();
         for ((pos, entry), event) in batch.iter().zip(view.store.events(&nums)?) {
-            if let Some(event) = event.filter(&is_told) {
+            if let Some(event) = event {
                 look_at(view, reading, ignored, &mut judge, (*pos, entry), &event, counted)?;
             }
         }

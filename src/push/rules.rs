@@ -12,7 +12,10 @@ use ruma::{
         AnySyncTimelineEvent,
         room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource},
     },
-    push::{Action, FlattenedJson, PushConditionRoomCtx, Ruleset},
+    push::{
+        Action, AnyPushRuleRef, EventMatchConditionData, FlattenedJson, PushCondition,
+        PushConditionRoomCtx, Ruleset,
+    },
     serde::Raw,
 };
 use serde::Deserialize;
@@ -166,6 +169,34 @@ pub(super) fn verdict(
     Verdict::of(rule.map_or(&[], |rule| rule.actions()))
 }
 
+/// Whether rules can tell of others who come, go or change their names. The server's rule about them
+/// says nothing; few people have one before it that could.
+pub(super) fn hear_of_members(rules: &Ruleset) -> bool {
+    for rule in rules.iter().filter(|rule| rule.enabled()) {
+        match rule.rule_id() {
+            ".m.rule.member_event" => return rule.triggers_notification(),
+            ".m.rule.invite_for_me" => {}
+            _ if rule.triggers_notification() && !is_about_other_types(rule) => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Whether a rule is about events of another type than `m.room.member`.
+fn is_about_other_types(rule: AnyPushRuleRef<'_>) -> bool {
+    use AnyPushRuleRef::{Override, PostContent, Underride};
+    let (Override(rule) | PostContent(rule) | Underride(rule)) = rule else { return false };
+    rule.conditions.iter().any(|condition| match condition {
+        PushCondition::EventMatch(EventMatchConditionData { key, pattern, .. }) => {
+            key == "type"
+                && !pattern.contains(['*', '?'])
+                && !pattern.eq_ignore_ascii_case("m.room.member")
+        }
+        _ => false,
+    })
+}
+
 impl View {
     fn levels(
         &self,
@@ -214,4 +245,49 @@ fn hear_threads(
         let subscribed = subscription.is_some_and(|now| now != Subscription::Ended);
         Box::pin(ready(subscribed))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::push::{NewConditionalPushRule, NewPushRule, RuleKind};
+
+    use super::*;
+
+    #[test]
+    fn rules_that_can_tell_of_members_are_recognised() {
+        let alice = UserId::parse("@alice:parlour.test").expect("an id");
+        let hears = |change: &dyn Fn(&mut Ruleset)| {
+            let mut rules = Ruleset::server_default(&alice);
+            change(&mut rules);
+            hear_of_members(&rules)
+        };
+        let own = |conditions: serde_json::Value, actions: serde_json::Value| {
+            let rule = serde_json::json!({ "rule_id": "own", "default": false, "enabled": true,
+                "conditions": conditions, "actions": actions });
+            let rule: NewConditionalPushRule = serde_json::from_value(rule).expect("a rule");
+            hears(&|rules| {
+                let rule = NewPushRule::Override(rule.clone());
+                rules.insert(rule, None, None).expect("inserted");
+            })
+        };
+        let of_type = |pattern: &str| {
+            let is =
+                serde_json::json!({ "kind": "event_match", "key": "type", "pattern": pattern });
+            own(serde_json::json!([is]), serde_json::json!(["notify"]))
+        };
+        let in_room = || serde_json::json!([{ "kind": "event_match", "key": "room_id", "pattern": "!a:a.org" }]);
+        assert!(!hears(&|_| ()));
+        assert!(own(in_room(), serde_json::json!(["notify"])));
+        assert!(!own(in_room(), serde_json::json!([])), "a room is silenced");
+        assert!(of_type("m.room.member") && of_type("m.room.*") && of_type("M.Room.Member"));
+        assert!(!of_type("m.room.topic"));
+        let members = ".m.rule.member_event";
+        assert!(hears(&|rules| {
+            let notify = vec![Action::Notify];
+            rules.set_actions(RuleKind::Override, members, notify).expect("set");
+        }));
+        assert!(hears(&|rules| {
+            rules.set_enabled(RuleKind::Override, members, false).expect("set");
+        }));
+    }
 }

@@ -419,6 +419,24 @@ impl Store {
             .collect()
     }
 
+    /// What a room's timeline has at positions, in their order.
+    ///
+    /// # Errors
+    ///
+    /// If the index cannot be read.
+    pub fn timeline_of(
+        &self,
+        room: RoomNum,
+        positions: &[StreamPos],
+    ) -> Result<Vec<(StreamPos, TimelineEntry)>, StorageError> {
+        let keys: Vec<_> = positions.iter().map(|pos| keys::timeline(room, *pos)).collect();
+        let entries = self.multi_get(&keys)?.into_iter();
+        let entries = positions.iter().zip(&keys).zip(entries).filter_map(|((pos, key), entry)| {
+            entry.map(|entry| Ok((*pos, TimelineEntry::decode(key, &entry.value)?)))
+        });
+        entries.collect()
+    }
+
     /// The newest entry of a room's timeline at or before a position.
     ///
     /// # Errors
