@@ -82,7 +82,7 @@ impl Persister {
         env: Env,
         capacity: usize,
     ) -> io::Result<Self> {
-        let (thread, clock) = (env.threads.start()?, env.clock.clone());
+        let (thread, clock) = (env.threads.start(c"persister")?, env.clock.clone());
         let groups = Groups::new(writer, notifier, changes, metrics, env.clock);
         let actor = PersisterActor { groups: groups.clone(), waiting: Vec::new() };
         let addr = thread.start(|| actor);

@@ -149,7 +149,7 @@ impl Rooms {
         resolvers: Workers,
         limits: RoomLimits,
     ) -> io::Result<Self> {
-        let threads = (0..limits.threads.max(1)).map(|_| deps.env.threads.start());
+        let threads = (0..limits.threads.max(1)).map(|_| deps.env.threads.start(c"rooms"));
         let threads = threads.collect::<io::Result<_>>()?;
         Ok(Self(Arc::new(Registry {
             threads,

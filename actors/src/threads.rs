@@ -2,6 +2,7 @@
 //! none is left. Or there are none, and all of it runs on the thread that it is started on.
 
 use std::{
+    ffi::CStr,
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context};
+use tokio::runtime::Builder;
 
 use crate::workers::Pool;
 
@@ -58,16 +60,19 @@ impl Threads {
         self.0.is_one
     }
 
-    /// A thread for actors and tasks. Must be called on a thread with an actix system.
+    /// A thread for actors and tasks, under this name. Must be called on a thread with an actix system.
     ///
     /// # Errors
     ///
     /// If the system gives none.
-    pub fn start(&self) -> io::Result<Thread> {
+    pub fn start(&self, name: &'static CStr) -> io::Result<Thread> {
         if self.0.is_one {
             return Ok(Thread { handle: Arbiter::current(), is_own: false });
         }
-        let arbiter = Arbiter::try_new()?;
+        let arbiter = Arbiter::try_with_tokio_rt(|| {
+            name_thread(name);
+            Builder::new_current_thread().enable_all().thread_name("blocking").build()
+        })?;
         let handle = arbiter.handle();
         self.keep(Started::Arbiter(arbiter));
         Ok(Thread { handle, is_own: true })
@@ -115,6 +120,16 @@ impl Threads {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Started>> {
         self.0.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says what the calling thread is called where the kernel lists threads (`top -H`, `perf`): others
+/// who make threads do not let one choose.
+pub fn name_thread(name: &CStr) {
+    // A name is for readers: nothing depends on it.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_name(name);
+    #[cfg(not(target_os = "linux"))]
+    let _ = name;
 }
 
 /// Where actors and tasks run. Cheap to clone.

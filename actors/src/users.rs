@@ -145,7 +145,7 @@ impl Users {
         persister: &Persister,
         metrics: Arc<dyn Metrics>,
     ) -> io::Result<Self> {
-        let thread = env.threads.start()?;
+        let thread = env.threads.start(c"users")?;
         let shards = (0..SHARDS).map(|_| {
             let persister = persister.clone();
             thread.start(move || Shard { persister })

@@ -257,7 +257,7 @@ where
 }
 
 fn open_doors(boot: &Boot, routes: &Routes, shared: &Arc<HttpShared>) -> Result<Doors, StartError> {
-    let threads = (0..boot.config.threads.http.max(1)).map(|_| boot.env.threads.start());
+    let threads = (0..boot.config.threads.http.max(1)).map(|_| boot.env.threads.start(c"doors"));
     let threads = threads.collect::<io::Result<_>>().map_err(StartError::Thread)?;
     Ok(Doors::open(routes, shared, threads)?)
 }

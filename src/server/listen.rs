@@ -7,6 +7,7 @@ use std::{
 };
 
 use actix_web::dev::Server;
+use parlour_actors::threads::name_thread;
 
 use super::{
     Address, GRACE, Shutdown, StartError,
@@ -73,7 +74,11 @@ fn group(sockets: Vec<Bound>, site: &Site, threads: usize) -> Result<Server, Sta
         let tls = tls.map(|tls| tls.server_config().map(Arc::new)).transpose()?;
         let site = Site { tls, ..site.clone() };
         server = server
-            .listen(address.address.to_string(), socket, move || connections(site.clone()))
+            .listen(address.address.to_string(), socket, move || {
+                // Whatever thread this is, it will serve.
+                name_thread(c"http");
+                connections(site.clone())
+            })
             .map_err(|source| StartError::Bind { address: address.address, source })?;
     }
     Ok(server.run())
