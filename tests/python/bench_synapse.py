@@ -1,9 +1,10 @@
 """Measures what other servers send, on Parlour and on a Synapse, one after the other, in one run.
 
 `make bench-federation` runs it: `benches/federation.rs`, first with a Parlour that it starts, then with
-a Synapse that is started here; then one table of both. EVENTS says how many events each scenario has
-(default 3000; Synapse takes some minutes for them), BENCH is another command than what cargo has
-built, BENCH_OUT where the lines of JSON go (default target/bench-federation).
+a Synapse that is started here; then one table of both, and joins of a large room by both (`bench_join.py`).
+EVENTS says how many events each scenario has (default 3000; Synapse takes minutes), BENCH and
+BENCH_PARLOUR are others than what cargo has built, BENCH_OUT is where the lines of JSON go (default
+target/bench-federation).
 """
 
 import json
@@ -14,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-import yaml
-
+import bench_join
 from federation import Authority, Synapse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,14 +24,11 @@ BUILD = "cargo bench --workspace --locked --bench federation --no-run --message-
 
 
 def built():
-    """The benchmark; cargo makes it if it isn't there, and says where it is."""
+    """The benchmark and the server that it measures; cargo makes what isn't there, and says where it is."""
     lines = subprocess.run(BUILD.split(), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     messages = [json.loads(line) for line in lines.stdout.splitlines()]
-    return [
-        message["executable"]
-        for message in messages
-        if message.get("executable") and message["target"]["name"] == "federation"
-    ]
+    made = {one["target"]["name"]: one["executable"] for one in messages if one.get("executable")}
+    return [made["federation"]], made["parlour"]
 
 
 def measure(name, command, out, env):
@@ -49,15 +46,10 @@ def of_synapse(command, out):
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         synapse = Synapse(directory / "synapse", Authority(directory))
-        # The benchmark signs its certificate by itself.
-        settings = yaml.safe_load(synapse.config.read_text())
-        settings |= {"federation_verify_certificates": False, "presence": {"enabled": False}}
-        synapse.config.write_text(yaml.safe_dump(settings))
-        # As Parlour's: what is logged costs, too.
-        logging = pathlib.Path(settings["log_config"])
-        quiet = yaml.safe_load(logging.read_text())
-        quiet["root"]["level"] = "WARNING"
-        logging.write_text(yaml.safe_dump(quiet))
+        # The benchmark signs its certificate by itself. The log's level is Parlour's: it costs, too.
+        synapse.configure(
+            "WARNING", federation_verify_certificates=False, presence={"enabled": False}
+        )
         synapse.start()
         try:
             env = {
@@ -96,8 +88,11 @@ def table(parlour, synapse):
 def main():
     out = pathlib.Path(os.environ.get("BENCH_OUT", ROOT / "target" / "bench-federation"))
     out.mkdir(parents=True, exist_ok=True)
-    command = shlex.split(os.environ.get("BENCH", "")) or built()
+    command, binary = shlex.split(os.environ.get("BENCH", "")), os.environ.get("BENCH_PARLOUR")
+    if not (command and binary):
+        command, binary = built()
     told = table(measure("Parlour", command, out, {}), of_synapse(command, out))
+    told += f"\n{bench_join.run(binary)}"
     (out / "report.txt").write_text(told)
     print(f"\n{told}\nIn {out / 'report.txt'}.")
 

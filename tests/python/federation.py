@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import pathlib
 import socket
 import subprocess
 import sys
@@ -159,6 +160,15 @@ class Synapse:
             "rc_message": unlimited,
             "rc_registration": unlimited,
         }
+
+    def configure(self, log_level, **settings):
+        """Changes settings before the start."""
+        changed = yaml.safe_load(self.config.read_text()) | settings
+        self.config.write_text(yaml.safe_dump(changed))
+        logging = pathlib.Path(changed["log_config"])
+        logged = yaml.safe_load(logging.read_text())
+        logged["root"]["level"] = log_level
+        logging.write_text(yaml.safe_dump(logged))
 
     def start(self):
         with self.log.open("ab") as log:
