@@ -1,5 +1,7 @@
 //! What a client's filter does to `/sync`, and what `/sync` refuses.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::common::{Ask, Server, path};
@@ -57,6 +59,25 @@ fn kinds_of_events_are_chosen() {
     assert_eq!(timeline(json!({ "senders": [alice.id] })), 2);
     assert_eq!(timeline(json!({ "not_senders": [alice.id] })), 0);
     assert_eq!(timeline(json!({ "types": [] })), 0);
+    let state = |filter: Value| {
+        let filter = json!({ "room": { "state": filter, "timeline": { "types": [] } } });
+        let answer = alice.sync(Ask::initial().filter(filter)).ok();
+        let state = answer.state_before(&room).into_iter();
+        state.map(|event| event["type"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    let all = state(json!({}));
+    let without = |kind: &str| {
+        let mut others = all.clone();
+        assert!(others.remove(kind));
+        others
+    };
+    assert_eq!(
+        state(json!({ "types": ["*.member"] })),
+        BTreeSet::from(["m.room.member".to_owned()])
+    );
+    assert_eq!(state(json!({ "not_types": ["m.room.member"] })), without("m.room.member"));
+    assert_eq!(state(json!({ "not_types": ["m.room.create"] })), without("m.room.create"));
+    assert_eq!(state(json!({ "types": [] })), BTreeSet::new());
     let global = |filter: Value| {
         let answer = alice.sync(Ask::initial().filter(json!({ "account_data": filter }))).ok();
         answer["account_data"]["events"].as_array().map_or(0, Vec::len)

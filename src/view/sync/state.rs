@@ -44,14 +44,14 @@ pub(super) struct Span<'a> {
 pub(super) type Changed = HashMap<StateKeyNum, EventNum>;
 
 impl Round<'_> {
-    /// What the end has that the client does not have. With lazy loading, members who have not
-    /// changed since the client has last asked are left out: there may be very many.
+    /// What the end has that the client does not have. Members who have not changed since the client
+    /// has last asked are left out if it loads them lazily, or wants none: there may be very many.
     pub(super) fn changed(&self, span: &Span<'_>) -> Result<Changed, ViewError> {
         let nodes = &self.view().nodes;
         if !span.whole {
             return self.differences(span.base, span.end);
         }
-        if !self.loads_lazily() {
+        if self.wants_all_members() {
             return self.differences(StateRoot::EMPTY, span.end);
         }
         let mut changed: Changed = nodes.iter_others(span.end).collect::<Result<_, _>>()?;
@@ -103,6 +103,11 @@ impl Round<'_> {
 
     fn loads_lazily(&self) -> bool {
         !self.ask.filter.room.state.lazy_load_options.is_disabled()
+    }
+
+    fn wants_all_members(&self) -> bool {
+        let filter = self.state_filter();
+        !self.loads_lazily() && !filter.is_closed() && filter.wants_type("m.room.member")
     }
 
     /// Takes back what the timeline itself tells.
