@@ -70,7 +70,7 @@ pub(super) struct SyncFilter {
     /// Which relations the events of timelines must have.
     pub(super) relations: Arc<RelationFilter>,
     /// How long its text is.
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 /// Filters that have been read lately, by user (if they are stored) and text or id. What is stored

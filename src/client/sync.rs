@@ -42,6 +42,9 @@ const BUILDING: usize = 64;
 /// connection. `make memory` and `parlour load idle` measure it.
 const SYNC_BYTES: u64 = 8 << 10;
 
+/// How long a query and a filter are together with which that was measured. What is longer counts.
+const USUAL_LENGTH: usize = 1 << 10;
+
 /// A filter takes more when it is parsed.
 const FILTER_COPIES: u64 = 4;
 
@@ -111,21 +114,20 @@ fn answer(
 ) -> impl Future<Output = Result<Response, ApiError>> {
     let wait = req.timeout.unwrap_or_default().min(context.max_wait);
     let aside = req.meta.aside.clone();
-    let place = context.place(&req);
     let syncing = context.syncing(&req);
-    let ask = context.ask(req).map(Arc::new);
+    let ask = context.ask(req).map(|(ask, place)| (Arc::new(ask), place));
     async move {
-        let _place = place?;
+        let (ask, _place) = ask?;
         let _syncing = syncing?;
-        context.follow(ask?, wait, aside).await.map(|response| *response)
+        context.follow(ask, wait, aside).await.map(|response| *response)
     }
 }
 
 impl SyncContext {
-    /// Memory for one who syncs, until that is answered.
-    fn place(&self, req: &Ruma<Request>) -> Result<Part, ApiError> {
-        let bytes = SYNC_BYTES + FILTER_COPIES * req.meta.query.len() as u64;
-        self.memory.take(bytes).ok_or_else(|| {
+    /// Memory for one who syncs, until that is answered, by the length of query and filter.
+    fn place(&self, length: usize) -> Result<Part, ApiError> {
+        let unusual = length.saturating_sub(USUAL_LENGTH) as u64;
+        self.memory.take(SYNC_BYTES + FILTER_COPIES * unusual).ok_or_else(|| {
             self.metrics.refused("memory_syncs");
             ApiError::limit_exceeded(RETRY_AFTER)
         })
@@ -138,11 +140,12 @@ impl SyncContext {
         Ok(self.presence.syncs(user, device, state))
     }
 
-    fn ask(&self, req: Ruma<Request>) -> Result<Ask, ApiError> {
-        let Ruma { request, caller, .. } = req;
+    fn ask(&self, req: Ruma<Request>) -> Result<(Ask, Part), ApiError> {
+        let Ruma { request, caller, meta, .. } = req;
         let since = request.since.as_deref().map(str::parse::<SyncToken>).transpose()?;
         let filter = self.filter(&caller.user_id, request.filter.as_deref())?;
-        Ok(Ask {
+        let place = self.place(meta.query.len() + filter.bytes)?;
+        let ask = Ask {
             since,
             filter: filter.definition,
             relations: filter.relations,
@@ -150,7 +153,8 @@ impl SyncContext {
             device: caller.device_id,
             full_state: request.full_state,
             state_after: request.use_state_after,
-        })
+        };
+        Ok((ask, place))
     }
 
     fn filter(&self, user: &UserId, text: Option<&str>) -> Result<SyncFilter, ApiError> {

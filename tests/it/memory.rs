@@ -72,13 +72,17 @@ fn rooms_that_sleep_take_nothing_of_it() {
     rooms.iter().for_each(|room| drop(alice.say(room, "awake again").event_id()));
 }
 
-#[test]
-fn more_syncs_than_fit_in_are_refused() {
-    // 16 MiB, of which syncs have two in a hundred: some forty clients.
+/// A server with 16 MiB, of which syncs have two in a hundred: 335 KB, some forty clients.
+fn little_for_syncs() -> Server {
     let percents = [("SYNCS", "2"), ("INDEX_CACHE", "50")];
     let names = percents.map(|(part, _)| format!("PARLOUR_MEMORY__{part}_PERCENT"));
     let settings: Vec<_> = names.iter().map(String::as_str).zip(percents.map(|(_, n)| n)).collect();
-    let server = Server::start_with(&[LITTLE, &settings].concat());
+    Server::start_with(&[LITTLE, &settings].concat())
+}
+
+#[test]
+fn more_syncs_than_fit_in_are_refused() {
+    let server = little_for_syncs();
     let alice = server.user("alice");
     let since = alice.sync(Ask::initial()).ok().next_batch();
     let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -106,6 +110,33 @@ fn more_syncs_than_fit_in_are_refused() {
     assert_eq!(count(200) + count(429), 60, "{statuses:?}");
     assert_eq!(taken(&server)["syncs"].0, 0, "all is given back");
     alice.sync(Ask::since(&since)).ok();
+}
+
+#[test]
+fn who_syncs_is_counted_with_a_long_filter_wherever_it_is_kept() {
+    let server = little_for_syncs();
+    let alice = server.user("alice");
+    let since = alice.sync(Ask::initial()).ok().next_batch();
+    let stored = |types: usize| {
+        let types: Vec<_> = (0..types).map(|number| format!("org.example.{number}")).collect();
+        let filter = json!({ "room": { "timeline": { "types": types } } });
+        let id = alice.http.post(&path("/_matrix/client/v3/user/{}/filter", &[&alice.id]), &filter);
+        format!("filter={}", id.text("filter_id"))
+    };
+    let (short, long) = (stored(10), stored(3_000));
+    let another = server.again(&alice);
+    std::thread::scope(|scope| {
+        let ask = Ask::since(&since).with(&long).wait(30_000);
+        let waiting = scope.spawn(|| another.sync(ask).ok());
+        while server.metric("parlour_parked_syncs") < 1.0 {
+            std::thread::yield_now();
+        }
+        alice.sync(Ask::since(&since).with(&short)).ok();
+        alice.sync(Ask::since(&since).with(&long)).refused(429, "M_LIMIT_EXCEEDED");
+        let data = path("/_matrix/client/v3/user/{}/account_data/x", &[&alice.id]);
+        alice.http.put(&data, &json!({})).ok();
+        waiting.join().unwrap();
+    });
 }
 
 #[test]
