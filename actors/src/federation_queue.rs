@@ -138,7 +138,7 @@ impl FederationQueues {
     ///
     /// If storage cannot be read, or the system gives no thread.
     pub fn start(engine: &Engine, options: QueueOptions) -> Result<Self, StartError> {
-        let thread = options.env.threads.start(c"federation-out")?;
+        let thread = options.env.threads.start(c"sending")?;
         let queues = Queues {
             store: engine.store.clone(),
             persister: engine.persister.clone(),

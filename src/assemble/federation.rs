@@ -174,7 +174,7 @@ fn key_ring(config: &Config, engine: &Engine, client: FederationClient, boot: &B
 /// The real network.
 fn https(boot: &Boot) -> Result<(Arc<dyn Transport>, Carrier), StartError> {
     let (config, env) = (&boot.config.federation, boot.env.clone());
-    let thread = env.threads.start(c"https").map_err(StartError::Thread)?;
+    let thread = env.threads.start(c"federation").map_err(StartError::Thread)?;
     let carrier = Carrier::new(thread, Arc::new(tls::client_config(&config.extra_ca_files)?));
     let locator = Locator {
         dns: Arc::new(SystemDns::new().map_err(|error| StartError::Part(error.to_string()))?),

@@ -48,7 +48,7 @@ pub(super) fn inbox(
         clock: boot.env.clock.clone(),
         counters: Counters::new(&boot.metrics)?,
     };
-    let thread = boot.env.threads.start(c"federation-in").map_err(StartError::Thread)?;
+    let thread = boot.env.threads.start(c"receiving").map_err(StartError::Thread)?;
     Ok(Some(Inbox::new(parts, thread)))
 }
 
