@@ -46,8 +46,11 @@ pub(crate) fn check(record: &Record) -> Result<(), StorageError> {
             Op::PutBlob { key, value, blob } => (key, value.len(), blob.len()),
             Op::Delete { key } => (key, 0, 0),
         };
-        if key.len() > MAX_KEY || key.first().is_none_or(|byte| *byte == 0) {
-            return refuse(format!("a key of {} bytes, empty or starting with 0", key.len()));
+        if key.len() > MAX_KEY || key.first().is_none_or(|byte| matches!(*byte, 0 | u8::MAX)) {
+            return refuse(format!(
+                "a key of {} bytes, empty or starting with 0 or 255",
+                key.len()
+            ));
         }
         size = size.saturating_add(key.len() + 32).saturating_add(value).saturating_add(blob);
     }
@@ -236,6 +239,11 @@ impl Reader<'_> {
     /// Where the next byte string is.
     pub(crate) fn span(&mut self) -> Result<Range<usize>, String> {
         let len = self.varint()?;
+        self.take(len)
+    }
+
+    /// Where the next so many bytes are.
+    pub(crate) fn take(&mut self, len: u64) -> Result<Range<usize>, String> {
         let left = self.bytes.len() - self.at;
         let len = usize::try_from(len).ok().filter(|len| *len <= left);
         let len = len.ok_or("a length that reaches past the end")?;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use crate::{StorageError, log::End};
 
-pub(crate) mod absent;
 pub(crate) mod blocks;
 pub(crate) mod buffered;
 pub(crate) mod memory;
+pub(crate) mod runs;
 pub(crate) mod sled;
 
 pub use self::{memory::MemoryEngine, sled::SledEngine};
@@ -31,7 +31,7 @@ pub type IndexBatch = Vec<(Bytes, Option<Bytes>)>;
 pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// An ordered map of keys and values with the place in the log up to which it is complete. One
-/// caller writes; any number read. Keys that begin with a 0 byte are the index's own.
+/// caller writes; any number read. Keys that begin with a byte 0 or 255 are the index's own.
 pub trait Index: Send + Sync + fmt::Debug {
     /// The value of a key.
     ///
@@ -142,6 +142,30 @@ pub(crate) fn without_own_keys<'a>(range: KeyRange<'a>) -> KeyRange<'a> {
         Bound::Included(low) | Bound::Excluded(low) if low >= [1].as_slice() => range,
         _ => (Bound::Included(&[1]), range.1),
     }
+}
+
+/// A bound of keys that are kept.
+pub(crate) fn to_owned(bound: Bound<&[u8]>) -> Bound<Bytes> {
+    bound.map(Bytes::copy_from_slice)
+}
+
+pub(crate) fn borrow<K: AsRef<[u8]>>(bound: &Bound<K>) -> Bound<&[u8]> {
+    bound.as_ref().map(AsRef::as_ref)
+}
+
+/// Whether a range holds a key.
+pub(crate) fn is_in((low, high): KeyRange<'_>, key: &[u8]) -> bool {
+    let above = match low {
+        Bound::Included(low) => key >= low,
+        Bound::Excluded(low) => key > low,
+        Bound::Unbounded => true,
+    };
+    above
+        && match high {
+            Bound::Included(high) => key <= high,
+            Bound::Excluded(high) => key < high,
+            Bound::Unbounded => true,
+        }
 }
 
 /// The range of all keys that begin with a prefix. The bytes of its end are kept in `end`.

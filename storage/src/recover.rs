@@ -15,7 +15,12 @@ use crate::{
     Direction, Index, Log, Progress, StorageError, StoreOptions,
     backup::remove_index,
     events::EventCache,
-    index::{IndexBatch, absent::AbsentKeys, blocks::BlockIndex, buffered::BufferedIndex},
+    index::{
+        IndexBatch,
+        blocks::BlockIndex,
+        buffered::BufferedIndex,
+        runs::{Limits, RunIndex},
+    },
     log::{
         End,
         file::{FileLog, FileLogOptions},
@@ -24,8 +29,8 @@ use crate::{
     store::{Shared, add_located},
 };
 
-/// Which part of the index's memory its filter of absent keys has.
-const FILTER_PART: u64 = 64;
+/// Which part of the index's memory is for keys without order: what gathers, and filters.
+const RUNS_PART: u64 = 3;
 /// Operations that are applied to the index at once while it is brought up to the log.
 const REPLAY_OPS: usize = 4096;
 /// Bytes likewise.
@@ -96,13 +101,11 @@ pub(crate) fn open(options: &StoreOptions, keep: Keep) -> Result<Shared, Storage
     });
     let (index, applied) = settle(options, keep, index_share, checked, log.end(), &mut recovery)?;
     recovery.replayed = replay(&log, index.as_ref(), applied, options.progress())?;
-    // Nearly every transaction that is looked for is a new one.
-    let index = AbsentKeys::new(index, keys::TRANSACTION, index_share / FILTER_PART)?;
     Ok(Shared {
         applied: AtomicU64::new(log.end().pos.0),
         login_revision: AtomicU64::new(0),
         log: Box::new(log),
-        index: RwLock::new(Some(Box::new(BufferedIndex::new(Box::new(index))?))),
+        index: RwLock::new(Some(Box::new(BufferedIndex::new(index)?))),
         events: EventCache::new(options.cache_bytes / 8),
         suspect: Some(suspect_path(&options.dir)),
         recovery,
@@ -186,11 +189,14 @@ fn open_candidate(
     Ok((index, applied))
 }
 
-/// Opens the engine's index and has the keys that come in rows kept in blocks.
+/// Opens the engine's index and has the keys that come in rows kept in blocks, and those that come
+/// in no order in runs.
 fn open_index(options: &StoreOptions, cache_bytes: u64) -> Result<Box<dyn Index>, StorageError> {
-    let engine_bytes = cache_bytes - cache_bytes / FILTER_PART;
-    let engine = options.index.open(&options.index_dir(), engine_bytes)?;
-    Ok(Box::new(BlockIndex::new(engine, keys::row)))
+    let runs_bytes = cache_bytes / RUNS_PART;
+    let engine = options.index.open(&options.index_dir(), cache_bytes - runs_bytes)?;
+    let blocks = BlockIndex::new(engine, keys::row);
+    let limits = Limits::within(runs_bytes);
+    Ok(Box::new(RunIndex::new(Box::new(blocks), keys::WITHOUT_ORDER, limits)?))
 }
 
 /// Puts an empty index in the place of one that cannot be trusted.

@@ -20,7 +20,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Direction, Index, IndexBatch, KeyRange, is_empty_range, without_own_keys};
+use super::{
+    Direction, Index, IndexBatch, KeyRange, borrow, is_empty_range, is_in, to_owned,
+    without_own_keys,
+};
 use crate::{
     StorageError,
     codec::{self, Reader},
@@ -162,28 +165,6 @@ impl BlockIndex {
             Bound::Unbounded => false,
         }
     }
-}
-
-fn borrow(bound: &Bound<Bytes>) -> Bound<&[u8]> {
-    bound.as_ref().map(|key| &key[..])
-}
-
-fn to_owned(bound: Bound<&[u8]>) -> Bound<Bytes> {
-    bound.map(Bytes::copy_from_slice)
-}
-
-fn is_in((low, high): KeyRange<'_>, key: &[u8]) -> bool {
-    let above = match low {
-        Bound::Included(low) => key >= low,
-        Bound::Excluded(low) => key > low,
-        Bound::Unbounded => true,
-    };
-    above
-        && match high {
-            Bound::Included(high) => key <= high,
-            Bound::Excluded(high) => key < high,
-            Bound::Unbounded => true,
-        }
 }
 
 /// Puts members, in their order, into as many blocks as they need: full ones where a row grows at

@@ -166,6 +166,10 @@ pub const OF_ROOM: &[u8] = &[
     KEY_FEED,
 ];
 
+/// The keyspaces of which every message adds a key that falls anywhere among the others, in their
+/// order. Nodes of states are not among them: a message has none, and they are long.
+pub(crate) const WITHOUT_ORDER: &[u8] = &[EVENT_ID, TRANSACTION];
+
 /// A key as an error message shows it: the keyspace's name and the rest in hexadecimal. Never in
 /// clear text, since keys hold user ids.
 #[must_use]

@@ -26,9 +26,10 @@ pub fn quiet() -> Arc<dyn Progress> {
     Arc::new(parlour_storage::Quiet)
 }
 
-/// Small segments, so that a test has many.
+/// Small segments, so that a test has many, and little memory, so that the index makes and merges
+/// runs.
 pub fn options(dir: &Path) -> StoreOptions {
-    StoreOptions { segment_bytes: 2000, cache_bytes: 1 << 20, ..StoreOptions::new(dir) }
+    StoreOptions { segment_bytes: 2000, cache_bytes: 16 << 10, ..StoreOptions::new(dir) }
 }
 
 pub fn put(key: &str, value: &str) -> Op {
@@ -57,11 +58,13 @@ fn random_bytes(rng: &mut StdRng, max: usize) -> Bytes {
     (0..len).map(|at| if at % 2 == 0 { b'x' } else { rng.random() }).collect()
 }
 
-/// A record with random operations on few keys, so that they meet.
+/// A record with random operations on few keys, so that they meet. Those of event ids and
+/// transactions are kept in runs.
 pub fn random_record(rng: &mut StdRng, pos: StreamPos) -> Record {
     let ops = (0..rng.random_range(0..5))
         .map(|_| {
-            let key = Bytes::from(format!("k{}", rng.random_range(0..40)));
+            let keyspace = ["k", "I", "X"][rng.random_range(0..3)];
+            let key = Bytes::from(format!("{keyspace}{}", rng.random_range(0..20)));
             let longest = if rng.random_ratio(1, 20) { 6000 } else { 60 };
             match rng.random_range(0..5) {
                 0 => Op::Delete { key },
