@@ -65,6 +65,35 @@ fn unread(answer: &Value, room: &str) -> Value {
     json!([counts["notification_count"], counts["highlight_count"]])
 }
 
+// Checklist 4.4
+#[test]
+fn who_loads_members_lazily_meets_a_sender_with_what_is_shared() {
+    let server = Server::start();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| server.user(name));
+    let room = alice.create_room(json!({ "preset": "public_chat", "name": "Hall" })).room_id();
+    for user in [&carol, &bob] {
+        user.join(&room).ok();
+    }
+    let tablet = server.login("bob");
+    let lazily =
+        json!({ "room": { "state": { "lazy_load_members": true }, "timeline": { "limit": 1 } } });
+    let picky = json!({ "room": { "state": { "lazy_load_members": true, "not_types": ["m.room.*"] },
+        "timeline": { "limit": 1 } } });
+    for (user, filter, is_told) in [(&bob, &lazily, true), (&tablet, &picky, false)] {
+        let mut since = user.sync(Ask::initial().filter(filter.clone())).ok().next_batch();
+        for (nth, sender) in [&carol, &carol, &alice, &carol].into_iter().enumerate() {
+            sender.say(&room, "hello").ok();
+            let (answer, is_shared) = next(&server, user, &mut since, filter.clone(), &[&room]);
+            assert!(is_shared, "{answer}");
+            let state = answer["rooms"]["join"][&room]["state"]["events"].as_array();
+            let members = state.into_iter().flatten().map(|event| &event["state_key"]);
+            let is_new = is_told && (nth == 0 || nth == 2);
+            let expected = is_new.then(|| json!(sender.id));
+            assert_eq!(members.collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>(), "{nth}");
+        }
+    }
+}
+
 // Checklist 4.10
 #[test]
 fn receivers_of_a_message_share_what_is_the_same_for_them() {
@@ -96,7 +125,6 @@ fn receivers_of_a_message_share_what_is_the_same_for_them() {
         all.iter_mut().map(step).collect()
     };
 
-    // The first message is read from storage by those who do not know the sender yet.
     alice.say(&room, "hello").ok();
     round(&server);
     let txn = "my own";

@@ -4,6 +4,7 @@
 //!
 //! Whatever is not simple is left to [`Syncs::build`], which gives the same answer.
 
+mod members;
 mod parcel;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -15,7 +16,7 @@ use ruma::{
     OwnedRoomId, OwnedUserId, RoomId,
     api::client::{
         filter::{EventFormat, LazyLoadOptions},
-        sync::sync_events::v3::{JoinedRoom, Response, State, StateEvents},
+        sync::sync_events::v3::{JoinedRoom, Response},
     },
     serde::Raw,
 };
@@ -94,7 +95,7 @@ struct Delivered<'a> {
 impl Syncs {
     /// Tells a device of what has arrived, where nothing else has happened for its user after
     /// `seen`, and there was nothing for it until then. Needs no storage, but for the first who
-    /// gets something, and to see how many keys are left.
+    /// gets something, to see how many keys are left, and for senders whom the client doesn't know.
     ///
     /// # Errors
     ///
@@ -116,14 +117,14 @@ impl Syncs {
             delivered.parcels.push(parcel);
         }
         let listener = self.listener(ask)?;
+        let next = SyncToken { pos: last.pos, ..seen };
         let mut rooms = BTreeMap::new();
         for delivered in by_room.into_values() {
-            match self.deliver_in_room(ask, seen, &listener, &delivered)? {
+            match self.deliver_in_room(ask, (seen, next), &listener, &delivered)? {
                 None => return Ok(Delivery::Unknown),
                 Some(section) => rooms.extend(section),
             }
         }
-        let next = SyncToken { pos: last.pos, ..seen };
         if rooms.is_empty() {
             return Ok(Delivery::Unwanted(next));
         }
@@ -137,7 +138,7 @@ impl Syncs {
     fn deliver_in_room(
         &self,
         ask: &Ask,
-        seen: SyncToken,
+        (seen, next): (SyncToken, SyncToken),
         listener: &Listener,
         delivered: &Delivered<'_>,
     ) -> Result<Option<Option<(OwnedRoomId, JoinedRoom)>>, ViewError> {
@@ -154,9 +155,7 @@ impl Syncs {
             || messages.iter().any(|message| listener.ignored.contains(message.sender()));
         let fit = messages.len() <= ask.timeline_limit()
             && (messages.len() <= 1 || !messages.iter().any(|message| message.relates));
-        let knows_senders =
-            || wanted.iter().all(|wanted| self.knows_sender(ask, first.room, wanted));
-        if concerns_user || !fit || !knows_senders() {
+        if concerns_user || !fit {
             return Ok(None);
         }
         let mut joined = JoinedRoom::new();
@@ -177,9 +176,7 @@ impl Syncs {
             return Ok(None);
         };
         ask.tell_counts(unread, &mut joined);
-        if ask.state_after {
-            joined.state = State::After(StateEvents::new());
-        }
+        joined.state = ask.section(self.unknown_senders(ask, first.room, &wanted, next.pos)?);
         Ok(Some(Some((parcel.room_id.clone(), joined))))
     }
 

@@ -21,7 +21,7 @@ use ruma::{
     serde::Raw,
 };
 
-use super::{Round, timeline::Timeline};
+use super::{Ask, Round, timeline::Timeline};
 use crate::view::{Fields, Reader, ViewError};
 
 /// How many events are read at once.
@@ -42,6 +42,14 @@ pub(super) struct Span<'a> {
 
 /// What has changed in a state, by place.
 pub(super) type Changed = HashMap<StateKeyNum, EventNum>;
+
+impl Ask {
+    /// The section that has these events.
+    pub(super) fn section(&self, events: Vec<Raw<AnySyncStateEvent>>) -> State {
+        let events = StateEvents::with_events(events);
+        if self.state_after { State::After(events) } else { State::Before(events) }
+    }
+}
 
 impl Round<'_> {
     /// What the end has that the client does not have. Members who have not changed since the client
@@ -79,7 +87,7 @@ impl Round<'_> {
     ) -> Result<State, ViewError> {
         let filter = self.state_filter();
         if filter.is_closed() || !filter.wants_room(&reader.room().room_id) {
-            return Ok(self.section(Vec::new()));
+            return Ok(self.ask.section(Vec::new()));
         }
         if !self.ask.state_after {
             self.go_back_to_start(span, &mut changed)?;
@@ -93,12 +101,7 @@ impl Round<'_> {
             let members = shown.filter_map(|shown| Some((shown.state_key?, shown.num)));
             self.remember_members(reader, members);
         }
-        Ok(self.section(events))
-    }
-
-    fn section(&self, events: Vec<Raw<AnySyncStateEvent>>) -> State {
-        let events = StateEvents::with_events(events);
-        if self.ask.state_after { State::After(events) } else { State::Before(events) }
+        Ok(self.ask.section(events))
     }
 
     fn loads_lazily(&self) -> bool {
