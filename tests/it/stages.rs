@@ -1,4 +1,6 @@
-//! What is measured of an event on its way.
+//! What is measured of an event on its way, and by which name a thread's work is found.
+
+use std::{collections::BTreeSet, fs};
 
 use parlour_actors::metrics::Stage;
 
@@ -28,5 +30,20 @@ fn every_stage_of_a_message_is_measured() {
         let (now, seconds) = measured(&alice, stage);
         assert!(now >= count + 5.0, "{stage:?}: {count}, then {now}");
         assert!(seconds > sum && seconds < sum + 60.0, "{stage:?}: {sum}, then {seconds}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_are_listed_under_what_they_do() {
+    let server = Server::start_federated(&[]);
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    // A thread may end meanwhile.
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    let names: BTreeSet<_> = names.map(|name| name.trim_end().to_owned()).collect();
+    for name in
+        ["parlour", "http", "rooms", "persister", "users", "federation", "receiving", "sending"]
+    {
+        assert!(names.contains(name), "{name}: {names:?}");
     }
 }
