@@ -340,6 +340,39 @@ fn a_run_that_is_read_stays_until_it_is_read() {
 }
 
 #[test]
+fn readers_find_what_is_there_while_it_moves() {
+    let index = open(Remembering::default());
+    let written = AtomicU64::new(0);
+    let count = 3_000_u16;
+    // Each key once, in no order.
+    let at = |number: u64| key((1, (number * 1231 % u64::from(count)) as u16));
+    let read = |seed: u64| {
+        for step in 0_u64.. {
+            let there = written.load(Ordering::Acquire);
+            if there == u64::from(count) {
+                return;
+            }
+            let number = (step * 7919 + seed) % there.max(1);
+            if number < there {
+                assert_eq!(index.get(&at(number)).unwrap(), Some(at(number)));
+            }
+            if step % 100 == 0 {
+                let found = index.scan(ALL, Direction::Forward, usize::MAX).unwrap();
+                assert!(found.len() as u64 >= there && found.is_sorted());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        (0..2).for_each(|seed| _ = scope.spawn(move || read(seed)));
+        for number in 0..u64::from(count) {
+            let end = End { pos: StreamPos(number + 1), chain: 0 };
+            index.apply(vec![(at(number), Some(at(number)))], end).unwrap();
+            written.store(number + 1, Ordering::Release);
+        }
+    });
+}
+
+#[test]
 fn a_failed_engine_is_told_to_the_next_writer_and_reading_goes_on() {
     let engine = Remembering::default();
     let fails = engine.fails.clone();
