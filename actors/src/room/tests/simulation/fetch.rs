@@ -176,10 +176,13 @@ impl Server {
                     state: self.checked(&state),
                     auth_chain: self.checked(&auth_chain),
                 };
-                if self.perform(Input::Enter(Box::new(entrance))).is_err()
-                    && self.core.as_ref().is_some_and(|core| core.is_unborn())
-                {
-                    self.core = None;
+                let was_in = self.is_in();
+                match self.perform(Input::Enter(Box::new(entrance))) {
+                    Ok(_) if !was_in => self.is_back(),
+                    Err(_) if self.core.as_ref().is_some_and(|core| core.is_unborn()) => {
+                        self.core = None;
+                    }
+                    Ok(_) | Err(_) => {}
                 }
             }
             (Purpose::History | Purpose::Join { .. }, _) => {}

@@ -111,6 +111,8 @@ pub(super) struct Server {
     next_id: u64,
     /// What local users were told is sent.
     pub(super) acknowledged: Vec<OwnedEventId>,
+    /// How many of these were sent before this server came back to the room the last time.
+    pub(super) left_behind: usize,
 }
 
 impl Server {
@@ -136,6 +138,7 @@ impl Server {
             now: 0,
             next_id: 0,
             acknowledged: Vec::new(),
+            left_behind: 0,
         }
     }
 
@@ -274,8 +277,14 @@ impl Server {
         self.send_queues();
     }
 
+    /// Notes that this server is back in the room.
+    pub(super) fn is_back(&mut self) {
+        self.left_behind = self.acknowledged.len() + self.afterwards.told.len();
+    }
+
     /// Loses what is not durable.
     pub(super) fn crash(&mut self) {
+        self.left_behind = self.left_behind.min(self.acknowledged.len());
         self.unsettled.clear();
         self.afterwards = Afterwards::default();
         self.parked.clear();
