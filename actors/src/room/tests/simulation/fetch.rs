@@ -215,9 +215,23 @@ impl Server {
 
     /// Answers another server.
     pub(super) fn asked_by(&mut self, from: usize, id: u64, question: Question) {
-        let answer = if self.is_in() { self.answer(from, question) } else { None };
+        let answer = match self.is_asked_rightly(from, &question) {
+            true => self.answer(from, question),
+            false => None,
+        };
         let answer = answer.unwrap_or(Answer::Nothing);
         self.mail.push((from, Packet::Answer { id, answer }));
+    }
+
+    /// Only who is in the room can let others in. What it has of the room's history it tells those
+    /// of whom it believes that they are in the room, whether it is itself or not.
+    fn is_asked_rightly(&self, from: usize, question: &Question) -> bool {
+        match question {
+            Question::MakeJoin(_) | Question::SendJoin(_) => self.is_in(),
+            Question::Missing { .. } | Question::StateAt(_) | Question::Backfill(_) => {
+                self.others().contains(&from)
+            }
+        }
     }
 
     fn answer(&mut self, from: usize, question: Question) -> Option<Answer> {
