@@ -91,7 +91,7 @@ pub use self::{
     room::{RoomView, StateAt},
     thread::ThreadPlace,
     threads::{Threads, ThreadsRequest},
-    tokens::{GraphToken, SyncToken, Token, TokenError},
+    tokens::{GraphToken, SyncToken, ThreadsToken, Token, TokenError},
     told::wire_json,
 };
 

@@ -4,10 +4,14 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use parlour_actors::{Backfilled, LocalEvent, Verdict};
-use parlour_event::Pdu;
+use parlour_event::{Pdu, content::RelationKind};
+use parlour_storage::{
+    Direction,
+    schema::{RelationGroup, ThreadEntry, relations},
+};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use support::{object, peers::Peer};
 
@@ -156,4 +160,80 @@ async fn history_that_comes_late_is_redacted() {
         far.engine.stop().await;
         near.engine.stop().await;
     }
+}
+
+/// Bob's reply in the thread of an event.
+fn reply(scene: &Scene, root: &OwnedEventId, text: &str) -> Arc<Pdu> {
+    let relation = format!(r#"{{"rel_type":"m.thread","event_id":"{root}"}}"#);
+    let content = object(&format!(r#"{{"body":"{text}","m.relates_to":{relation}}}"#));
+    let reply = LocalEvent { content, ..scene.near.message("bob", "") };
+    scene.event(&scene.near, "bob", reply, &scene.fork)
+}
+
+// Checklist 13.9
+#[actix::test]
+async fn what_is_redacted_on_its_way_to_disk_is_nobodys_child_and_keeps_its_place() {
+    let scene = Scene::set("11").await;
+    let Scene { far, near, room, .. } = &scene;
+    let root = far.say(room, "alice", "root").await;
+    near.receive(room, &root).await;
+    let root = root.event_id();
+    let [first, second, third] = ["first", "second", "third"].map(|text| reply(&scene, root, text));
+    let store = &near.engine.store;
+    let thread = || {
+        let key = relations::thread(near.num(room), root.as_str());
+        let entry = store.typed::<ThreadEntry>(&key).unwrap();
+        let group = RelationGroup::Direct(RelationKind::Thread);
+        let parent = (near.num(room), root.as_str());
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let replies = store.relations(parent, group, all, Direction::Forward, 10).unwrap();
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let threads = store.threads(near.num(room), all, Direction::Forward, 10).unwrap();
+        assert_eq!(threads.len(), usize::from(entry.is_some()));
+        (entry.map(|entry| (entry.count, entry.latest)), replies.len())
+    };
+    let latest = |pdu: &Pdu| {
+        let num = store.event_num(pdu.event_id().as_str()).unwrap().unwrap();
+        (near.meta(pdu.event_id()).depth, num)
+    };
+    let no = |target: &Pdu, why: u64| {
+        let redaction = LocalEvent {
+            event_type: "m.room.redaction".to_owned(),
+            content: object(&format!(r#"{{"reason":"{why}"}}"#)),
+            redacts: Some(target.event_id().clone()),
+            ..near.message("bob", "")
+        };
+        scene.event(near, "bob", redaction, &scene.fork)
+    };
+    // All of them are on their way at once: a page of history is.
+    let come = async |pdus: Vec<Arc<Pdu>>| {
+        let page = pdus.into_iter().map(|pdu| Backfilled { pdu, state_before: None });
+        near.engine.rooms.backfill(room, page.collect()).await.unwrap();
+    };
+    let (redaction, other) = (no(&second, 1), no(&third, 1));
+    come(vec![first.clone(), second.clone(), third.clone(), redaction, other]).await;
+    assert_eq!(thread(), (Some((1, latest(&first))), 1));
+    let history = near.graph(room);
+    for pdu in [&second, &third] {
+        let meta = near.meta(pdu.event_id());
+        assert!(meta.redacted_because.is_some());
+        let place = (Bound::Included((meta.depth, meta.pos)), Bound::Unbounded);
+        let found = store.graph(near.num(room), place, Direction::Forward, 1).unwrap();
+        assert_eq!(found[0].1, latest(pdu).1, "{meta:?} in {history:?}");
+    }
+    // One that is redacted twice is taken back once.
+    let fourth = reply(&scene, root, "fourth");
+    come(vec![fourth.clone()]).await;
+    assert_eq!(thread(), (Some((2, latest(&fourth))), 2));
+    // Nothing is left of a page that is refused.
+    let gap = far.say(room, "alice", "on something that is not here").await;
+    let lonely = far.build(far, room, far.message("alice", "x"), &[gap.event_id()], &[]);
+    let page = [no(&fourth, 0), lonely].map(|pdu| Backfilled { pdu, state_before: None });
+    assert!(near.engine.rooms.backfill(room, page.into()).await.is_err());
+    assert_eq!(thread(), (Some((2, latest(&fourth))), 2));
+    come(vec![no(&fourth, 1), no(&fourth, 2)]).await;
+    assert_eq!(thread(), (Some((1, latest(&first))), 1));
+    come(vec![no(&first, 1)]).await;
+    assert_eq!(thread(), (None, 0));
+    scene.stop().await;
 }

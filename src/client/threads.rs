@@ -8,7 +8,7 @@ use super::reading::enter;
 use crate::{
     error::ApiError,
     http::{Api, Caller, Routes, Ruma},
-    view::{ThreadsRequest, Token, View, threads::MAX_THREADS},
+    view::{ThreadsRequest, ThreadsToken, View, threads::MAX_THREADS},
 };
 
 /// How many threads a page has if the client does not say.
@@ -40,12 +40,11 @@ fn read(
     view: &View,
     request: &Request,
     caller: &Caller,
-    from: Option<Token>,
+    from: Option<ThreadsToken>,
     participated: bool,
     limit: usize,
 ) -> Result<Response, ApiError> {
     let (mut reader, _) = enter(view, &request.room_id, caller)?;
-    let from = from.map(|from| view.graph_point(reader.room().num, from)).transpose()?;
     let threads = reader.threads(ThreadsRequest { from, participated, limit })?;
     let mut response = Response::new(threads.roots);
     response.next_batch = threads.next.map(|next| next.to_string());

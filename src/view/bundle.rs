@@ -12,8 +12,7 @@ use parlour_event::{EventNum, content::RelationKind};
 use parlour_storage::{
     Direction,
     schema::{
-        RelationEntry, RelationGroup, RelationPlace, Stored as _, StoredEvent, ThreadEntry,
-        relations as keys,
+        RelationEntry, RelationGroup, Stored as _, StoredEvent, ThreadEntry, relations as keys,
     },
 };
 use serde::Serialize;
@@ -220,19 +219,18 @@ impl Reader {
         parent: &StoredEvent,
         group: RelationGroup,
         limit: usize,
-    ) -> Result<Vec<(RelationPlace, RelationEntry)>, ViewError> {
+    ) -> Result<Vec<RelationEntry>, ViewError> {
         let parent = (self.room().num, parent.meta.event_id.as_str());
         let range = (Bound::Unbounded, Bound::Unbounded);
-        Ok(self.view().store.relations(parent, group, range, Direction::Backward, limit)?)
+        let store = &self.view().store;
+        let found = store.relations(parent, group, range, Direction::Backward, limit)?;
+        Ok(found.into_iter().map(|(_, entry)| entry).collect())
     }
 
     /// Those that are not of users whom the reader ignores.
-    fn heard(
-        &mut self,
-        children: Vec<(RelationPlace, RelationEntry)>,
-    ) -> Result<Vec<EventNum>, ViewError> {
+    fn heard(&mut self, children: Vec<RelationEntry>) -> Result<Vec<EventNum>, ViewError> {
         let ignored = self.ignored()?;
-        let heard = children.into_iter().filter(|(_, entry)| !ignored.contains(&entry.sender));
-        Ok(heard.map(|((_, num), _)| num).collect())
+        let heard = children.into_iter().filter(|entry| !ignored.contains(&entry.sender));
+        Ok(heard.map(|entry| entry.event).collect())
     }
 }

@@ -5,10 +5,10 @@
 use std::ops::Bound;
 
 use parlour_actors::MAX_HOPS;
-use parlour_event::{EventNum, content::RelationKind};
+use parlour_event::content::RelationKind;
 use parlour_storage::{
     Direction,
-    schema::{RelationEntry, RelationGroup, RelationPlace, StoredEvent},
+    schema::{GraphPlace, RelationEntry, RelationGroup, StoredEvent},
 };
 use ruma::serde::Raw;
 
@@ -57,8 +57,8 @@ pub struct Children<T> {
     pub next: Option<GraphToken>,
 }
 
-/// A range of places among relations.
-type Bounds = (Bound<RelationPlace>, Bound<RelationPlace>);
+/// A range of places in history.
+type Bounds = (Bound<GraphPlace>, Bound<GraphPlace>);
 
 impl ChildrenRequest<'_> {
     fn groups(&self) -> Vec<RelationGroup> {
@@ -67,6 +67,18 @@ impl ChildrenRequest<'_> {
             None => RelationGroup::DIRECT.to_vec(),
         };
         direct.into_iter().chain(self.recurse.then_some(RelationGroup::Indirect)).collect()
+    }
+
+    /// The part of history that is asked for.
+    fn bounds(&self) -> Bounds {
+        let place = |token: GraphToken| (token.depth, token.pos);
+        let (from, to) = (self.from.map(place), self.to.map(place));
+        let excluded = |place: Option<_>| place.map_or(Bound::Unbounded, Bound::Excluded);
+        let included = |place: Option<_>| place.map_or(Bound::Unbounded, Bound::Included);
+        match self.direction {
+            Direction::Forward => (excluded(from), included(to)),
+            Direction::Backward => (excluded(to), included(from)),
+        }
     }
 
     /// Whether a child is wanted, and the ones between, by type.
@@ -88,14 +100,14 @@ impl Reader {
     /// If storage cannot be read.
     pub fn children<T>(&mut self, request: &ChildrenRequest<'_>) -> Result<Children<T>, ViewError> {
         let limit = request.limit.min(MAX_PAGE);
-        let mut range = self.bounds(request)?;
+        let mut range = request.bounds();
         let (mut events, mut budget) = (Vec::new(), MAX_LOOKED_AT);
         // One more than fits tells whether there is a next page.
         let mut batch = limit.saturating_add(1);
-        let mut last: Option<StoredEvent> = None;
+        let next = |place| GraphToken::beyond(place, request.direction);
+        let mut last = None;
         loop {
             let found = self.merged(request, range, batch)?;
-            let nums: Vec<_> = found.iter().map(|((_, num), _)| *num).collect();
             for ((place, entry), child) in found.iter().zip(self.wanted(request, &found)?) {
                 range = after(range, request.direction, *place);
                 let Some(child) = child else { continue };
@@ -107,20 +119,18 @@ impl Reader {
                     continue;
                 }
                 if events.len() >= limit {
-                    let next = last.map(|last| beyond(&last, request.direction));
-                    return Ok(Children { events, next });
+                    return Ok(Children { events, next: last.map(next) });
                 }
                 let fields = Fields::of(&child)?;
                 events.push(self.render(&child, &fields, seen, EventFormat::Full)?);
-                last = Some(child);
+                last = Some(*place);
             }
             budget = budget.saturating_sub(batch);
-            if nums.len() < batch {
+            if found.len() < batch {
                 return Ok(Children { events, next: None });
             }
             if budget == 0 {
-                let next = nums.last().map(|num| self.view().store.event(*num)).transpose()?;
-                let next = next.flatten().map(|event| beyond(&event, request.direction));
+                let next = found.last().map(|(place, _)| next(*place));
                 return Ok(Children { events, next });
             }
             batch = BATCH;
@@ -133,7 +143,7 @@ impl Reader {
         request: &ChildrenRequest<'_>,
         range: Bounds,
         limit: usize,
-    ) -> Result<Vec<(RelationPlace, RelationEntry)>, ViewError> {
+    ) -> Result<Vec<(GraphPlace, RelationEntry)>, ViewError> {
         let parent = (self.room().num, request.parent);
         let mut all = Vec::new();
         for group in request.groups() {
@@ -152,14 +162,14 @@ impl Reader {
     fn wanted(
         &mut self,
         request: &ChildrenRequest<'_>,
-        found: &[(RelationPlace, RelationEntry)],
+        found: &[(GraphPlace, RelationEntry)],
     ) -> Result<Vec<Option<StoredEvent>>, ViewError> {
         let ignored = self.ignored()?;
         let wants =
             |entry: &RelationEntry| request.wants(entry) && !ignored.contains(&entry.sender);
         let wanted: Vec<_> = found.iter().map(|(_, entry)| wants(entry)).collect();
         let nums = found.iter().zip(&wanted).filter(|(_, wanted)| **wanted);
-        let nums: Vec<_> = nums.map(|(((_, num), _), _)| *num).collect();
+        let nums: Vec<_> = nums.map(|((_, entry), _)| entry.event).collect();
         let events = self.view().store.events(&nums)?;
         self.note_parents(events.iter().flatten())?;
         let mut events = events.into_iter();
@@ -210,41 +220,12 @@ impl Reader {
         }
         Ok(false)
     }
-
-    fn bounds(&self, request: &ChildrenRequest<'_>) -> Result<Bounds, ViewError> {
-        let place = |token: Option<GraphToken>| token.map(|token| self.place_of(token)).transpose();
-        let (from, to) = (place(request.from)?, place(request.to)?);
-        let excluded = |place: Option<_>| place.map_or(Bound::Unbounded, Bound::Excluded);
-        let included = |place: Option<_>| place.map_or(Bound::Unbounded, Bound::Included);
-        Ok(match request.direction {
-            Direction::Forward => (excluded(from), included(to)),
-            Direction::Backward => (excluded(to), included(from)),
-        })
-    }
-
-    /// The place among relations that a token names. They are ordered by depth and number, which
-    /// is the order of depth and position.
-    pub(super) fn place_of(&self, token: GraphToken) -> Result<RelationPlace, ViewError> {
-        let range = (Bound::Unbounded, Bound::Included((token.depth, token.pos)));
-        let store = &self.view().store;
-        let nearest = store.graph(self.room().num, range, Direction::Backward, 1)?.pop();
-        let num = nearest.filter(|((depth, _), _)| *depth == token.depth).map(|(_, num)| num);
-        Ok((token.depth, num.unwrap_or(EventNum(0))))
-    }
 }
 
 /// What is left of a range behind a place.
-fn after((low, high): Bounds, direction: Direction, place: RelationPlace) -> Bounds {
+fn after((low, high): Bounds, direction: Direction, place: GraphPlace) -> Bounds {
     match direction {
         Direction::Forward => (Bound::Excluded(place), high),
         Direction::Backward => (low, Bound::Excluded(place)),
-    }
-}
-
-/// The place on the far side of an event.
-fn beyond(event: &StoredEvent, direction: Direction) -> GraphToken {
-    match direction {
-        Direction::Forward => GraphToken::after(event.meta.depth, event.meta.pos),
-        Direction::Backward => GraphToken::before(event.meta.depth, event.meta.pos),
     }
 }

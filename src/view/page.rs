@@ -92,14 +92,6 @@ impl PageRequest<'_> {
             ),
         }
     }
-
-    /// The place on the far side of an event.
-    fn beyond(&self, (depth, pos): Place) -> GraphToken {
-        match self.direction {
-            Direction::Forward => GraphToken::after(depth, pos),
-            Direction::Backward => GraphToken::before(depth, pos),
-        }
-    }
 }
 
 impl Reader {
@@ -151,7 +143,7 @@ impl Reader {
         place: Place,
         event: Option<StoredEvent>,
     ) -> Result<bool, ViewError> {
-        progress.read_to = request.beyond(place);
+        progress.read_to = GraphToken::beyond(place, request.direction);
         let is_full = progress.page.events.len() >= limit;
         if !is_full {
             progress.page.next = progress.read_to;

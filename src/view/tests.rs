@@ -2,6 +2,7 @@
 
 mod backfilled;
 mod people;
+mod relations;
 
 use std::{ops::Bound, sync::Arc};
 

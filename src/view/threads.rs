@@ -7,11 +7,11 @@ use std::ops::Bound;
 use parlour_event::redaction;
 use parlour_storage::{
     Direction,
-    schema::{RelationPlace, StoredEvent},
+    schema::{NumberedPlace, StoredEvent},
 };
 use ruma::{events::AnyTimelineEvent, serde::Raw};
 
-use super::{EventFormat, Fields, GraphToken, Reader, ViewError};
+use super::{EventFormat, Fields, Reader, ThreadsToken, ViewError};
 
 /// The most threads that one page has.
 pub const MAX_THREADS: usize = 100;
@@ -25,8 +25,8 @@ const BATCH: usize = 64;
 /// Which threads are wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadsRequest {
-    /// Where to begin; the latest replies at or before this place.
-    pub from: Option<GraphToken>,
+    /// Where to begin: behind the last thread of another page.
+    pub from: Option<ThreadsToken>,
     /// Only threads in which the reader has taken part.
     pub participated: bool,
     /// How many at most; never more than [`MAX_THREADS`].
@@ -39,7 +39,7 @@ pub struct Threads {
     /// Their roots.
     pub roots: Vec<Raw<AnyTimelineEvent>>,
     /// Where the next page begins, if there may be anything more.
-    pub next: Option<GraphToken>,
+    pub next: Option<ThreadsToken>,
 }
 
 impl Reader {
@@ -50,11 +50,10 @@ impl Reader {
     /// If storage cannot be read.
     pub fn threads(&mut self, request: ThreadsRequest) -> Result<Threads, ViewError> {
         let limit = request.limit.min(MAX_THREADS);
-        let from = request.from.map(|from| self.place_of(from)).transpose()?;
-        let mut high = from.map_or(Bound::Unbounded, Bound::Included);
+        let mut last = request.from;
         let (mut roots, mut budget) = (Vec::new(), MAX_LOOKED_AT);
-        let mut last = None;
         loop {
+            let high = last.map_or(Bound::Unbounded, |ThreadsToken(place)| Bound::Excluded(place));
             let range = (Bound::Unbounded, high);
             let room = self.room().num;
             let store = self.view().store.clone();
@@ -62,9 +61,9 @@ impl Reader {
             let events = self.roots(&found)?;
             for ((place, _), root) in found.iter().zip(events) {
                 if roots.len() == limit {
-                    return Ok(Threads { roots, next: self.before(last)? });
+                    return Ok(Threads { roots, next: last });
                 }
-                (high, last) = (Bound::Excluded(*place), Some(*place));
+                last = Some(ThreadsToken(*place));
                 let root = root.map(|root| self.root(&root, request.participated)).transpose()?;
                 roots.extend(root.flatten());
             }
@@ -73,7 +72,7 @@ impl Reader {
                 return Ok(Threads { roots, next: None });
             }
             if budget == 0 {
-                return Ok(Threads { roots, next: self.before(last)? });
+                return Ok(Threads { roots, next: last });
             }
         }
     }
@@ -81,7 +80,7 @@ impl Reader {
     /// The roots of threads, as far as they are known.
     fn roots(
         &mut self,
-        found: &[(RelationPlace, String)],
+        found: &[(NumberedPlace, String)],
     ) -> Result<Vec<Option<StoredEvent>>, ViewError> {
         let mut roots = Vec::with_capacity(found.len());
         for (_, root) in found {
@@ -130,12 +129,5 @@ impl Reader {
             |what: String| ViewError::Event { event_id: event.meta.event_id.clone(), what };
         let json = redacted.map_err(|error| unreadable(error.to_string()))?.to_bytes().into();
         Ok(StoredEvent { json, ..event.clone() })
-    }
-
-    /// The place on the older side of a thread's latest reply.
-    fn before(&self, place: Option<RelationPlace>) -> Result<Option<GraphToken>, ViewError> {
-        let Some((depth, num)) = place else { return Ok(None) };
-        let meta = self.view().store.event_meta(num)?;
-        Ok(meta.map(|meta| GraphToken::before(depth, meta.pos)))
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use parlour_event::{EventNum, StateKeyNum};
 use parlour_storage::{
     Direction,
-    schema::{RelationPlace, StoredEvent},
+    schema::{NumberedPlace, StoredEvent},
 };
 
 use super::{Fields, Reader, ViewError};
@@ -64,7 +64,7 @@ impl Reader {
     /// those before it may be seen.
     fn first_heard(
         &mut self,
-        places: &[RelationPlace],
+        places: &[NumberedPlace],
     ) -> Result<(Option<(StoredEvent, u64)>, bool), ViewError> {
         let nums: Vec<_> = places.iter().map(|(_, num)| *num).collect();
         let mut any_visible = false;
@@ -103,7 +103,7 @@ impl Reader {
 }
 
 /// Where a search begins at a time.
-pub(super) fn edge(time: u64, direction: Direction) -> RelationPlace {
+pub(super) fn edge(time: u64, direction: Direction) -> NumberedPlace {
     match direction {
         Direction::Forward => (time, EventNum(0)),
         Direction::Backward => (time, EventNum(u64::MAX)),
@@ -112,9 +112,9 @@ pub(super) fn edge(time: u64, direction: Direction) -> RelationPlace {
 
 /// The part of the order of time that lies in a direction.
 pub(super) fn range(
-    from: Bound<RelationPlace>,
+    from: Bound<NumberedPlace>,
     direction: Direction,
-) -> (Bound<RelationPlace>, Bound<RelationPlace>) {
+) -> (Bound<NumberedPlace>, Bound<NumberedPlace>) {
     match direction {
         Direction::Forward => (from, Bound::Unbounded),
         Direction::Backward => (Bound::Unbounded, from),

@@ -8,17 +8,23 @@
 //! | `s2_{pos}_{typing}_{presence}` | [`SyncToken`]: `next_batch` and `prev_batch` of `/sync` |
 //! | `s3_{pos}_{typing}_{presence}_{inbox}` | the same, while messages for the device wait |
 //! | `s1_{pos}_{typing}` | the same, as it was before presence; it is still read |
-//! | `g1_{depth}_{pos}` | [`GraphToken`]: `start` and `end` of `/messages` and `/context` |
+//! | `g1_{depth}_{pos}` | [`GraphToken`]: `start` and `end` of `/messages` and `/context`, `/relations` |
+//! | `t1_{depth}_{event}` | [`ThreadsToken`]: `next_batch` of `/threads` |
 //!
-//! Both are accepted wherever history is paged ([`View::graph_point`](super::View::graph_point));
-//! `since` takes a [`SyncToken`] only.
+//! The first two kinds are accepted wherever history is paged
+//! ([`View::graph_point`](super::View::graph_point)); `since` takes a [`SyncToken`] only, and
+//! `/threads`, which has an order of its own, a [`ThreadsToken`] only.
 
 use std::{
     fmt::{self, Display, Formatter},
     str::FromStr,
 };
 
-use parlour_event::StreamPos;
+use parlour_event::{EventNum, StreamPos};
+use parlour_storage::{
+    Direction,
+    schema::{GraphPlace, NumberedPlace},
+};
 
 use crate::error::ApiError;
 
@@ -45,6 +51,10 @@ pub struct GraphToken {
     /// Position of arrival, which orders events of the same depth.
     pub pos: StreamPos,
 }
+
+/// A thread in the list of a room's threads, by its latest reply. What is behind it comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ThreadsToken(pub NumberedPlace);
 
 /// Any token that pages through history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +99,15 @@ impl GraphToken {
             None => Self { depth: depth.saturating_sub(1), pos: StreamPos(u64::MAX) },
         }
     }
+
+    /// The place on the far side of an event.
+    #[must_use]
+    pub fn beyond((depth, pos): GraphPlace, direction: Direction) -> Self {
+        match direction {
+            Direction::Forward => Self::after(depth, pos),
+            Direction::Backward => Self::before(depth, pos),
+        }
+    }
 }
 
 impl FromStr for Token {
@@ -131,6 +150,19 @@ impl FromStr for SyncToken {
     }
 }
 
+impl FromStr for ThreadsToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let numbers = text.strip_prefix("t1_").ok_or(TokenError::Unknown)?;
+        let numbers: Option<Vec<_>> = numbers.split('_').map(number_of).collect();
+        match numbers.as_deref() {
+            Some([depth, event]) => Ok(Self((*depth, EventNum(*event)))),
+            _ => Err(TokenError::Unknown),
+        }
+    }
+}
+
 /// Digits alone: `u64::from_str` would take a `+`, and leading zeros would give one place two names.
 fn number_of(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -151,6 +183,13 @@ impl Display for SyncToken {
 impl Display for GraphToken {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "g1_{}_{}", self.depth, self.pos)
+    }
+}
+
+impl Display for ThreadsToken {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self((depth, event)) = self;
+        write!(f, "t1_{depth}_{event}")
     }
 }
 
@@ -215,6 +254,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Token>(), Err(TokenError::Unknown), "{text:?}");
         }
+        for text in ["", "t1", "t1_", "t1_1", "t1_1_", "t1_1_2_", "t1_1_2_3", "t1_+1_2", "g1_1_2"] {
+            assert_eq!(text.parse::<ThreadsToken>(), Err(TokenError::Unknown), "{text:?}");
+        }
     }
 
     #[test]
@@ -248,6 +290,8 @@ mod tests {
                 prop_assert_eq!(token.to_string().parse(), Ok(token));
             }
             prop_assert_eq!(sync.to_string().parse(), Ok(sync));
+            let threads = ThreadsToken((first, EventNum(second)));
+            prop_assert_eq!(threads.to_string().parse(), Ok(threads));
         }
 
         #[test]

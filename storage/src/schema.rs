@@ -96,7 +96,7 @@ pub use moderation::{
 pub use out_of_band::OutOfBandEntry;
 pub use outbox::{DestinationEntry, OutboxEntry, ServerStay};
 pub use people::PeopleNews;
-pub use relations::{Hop, RelationEntry, RelationGroup, RelationPlace, ThreadEntry};
+pub use relations::{Hop, NumberedPlace, RelationEntry, RelationGroup, ThreadEntry};
 pub use rooms::{
     AliasEntry, EventFlags, EventMeta, GraphPlace, MembershipEntry, RoomHead, SentAs, StoredEvent,
     TimelineEntry,

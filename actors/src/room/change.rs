@@ -4,19 +4,20 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use parlour_event::{
-    EventNum, RoomNum, StreamPos,
+    EventNum, Pdu, RoomNum, StreamPos,
     state::{Node, NodeId},
 };
 use parlour_storage::{
     Op,
     schema::{
-        EventMeta, KeyNewsEntry, MembershipEntry, OutboxEntry, RoomHead, Stored, TimelineEntry,
-        TransactionEntry, device_list, keys, known_keys, outbox, relations,
+        EventMeta, GraphPlace, KeyNewsEntry, MembershipEntry, OutboxEntry, RelationEntry, RoomHead,
+        Stored, TimelineEntry, TransactionEntry, device_list, keys, known_keys, outbox, relations,
     },
 };
 
 use ruma::OwnedServerName;
 
+use super::commits::CommitPos;
 use crate::commit::{Announcement, Change};
 
 /// An event's whole effect on the index. Positions are filled in when the persister numbers it.
@@ -25,6 +26,8 @@ pub(crate) struct EventChange {
     pub(crate) room: RoomNum,
     pub(crate) num: EventNum,
     pub(crate) meta: EventMeta,
+    /// Tells its position to what builds on it.
+    pub(crate) pos: CommitPos,
     pub(crate) json: Bytes,
     /// The time that it bears.
     pub(crate) time: u64,
@@ -47,10 +50,31 @@ pub(crate) struct EventChange {
     pub(crate) concerns_others: bool,
     /// It goes to other servers.
     pub(crate) outgoing: Option<Outgoing>,
-    /// What changes about relations between events.
-    pub(crate) relations: Vec<Op>,
-    pub(crate) redacted: Option<Redacted>,
+    pub(crate) on_others: OnOthers,
     pub(crate) transaction: Option<([u8; 16], u64)>,
+}
+
+/// What an event does to others.
+#[derive(Debug, Default)]
+pub(crate) struct OnOthers {
+    /// What it is to them: an entry in each of these [groups](relations::relations) of children.
+    pub(crate) relations: Vec<(Bytes, RelationEntry)>,
+    /// Those that are stored anew.
+    pub(crate) changed: Vec<ChangedEvent>,
+    /// What else changes: threads, the ends of the known history.
+    pub(crate) ops: Vec<Op>,
+}
+
+/// Another event as it is from now on: redacted, or withheld no longer.
+#[derive(Debug)]
+pub(crate) struct ChangedEvent {
+    pub(crate) num: EventNum,
+    pub(crate) pdu: Arc<Pdu>,
+    pub(crate) meta: EventMeta,
+    /// When it arrives, if `meta` does not know yet.
+    pub(crate) pos: CommitPos,
+    /// The groups of children to which it does not belong any more.
+    pub(crate) left: Vec<Bytes>,
 }
 
 /// What a commit of a room writes.
@@ -127,26 +151,15 @@ pub(crate) struct Outgoing {
     pub(crate) except: Option<OwnedServerName>,
 }
 
-/// Another event is replaced by its redacted form.
-#[derive(Debug)]
-pub(crate) struct Redacted {
-    pub(crate) num: EventNum,
-    pub(crate) meta: EventMeta,
-    pub(crate) json: Bytes,
-}
-
 impl Change for EventChange {
     fn write(mut self: Box<Self>, pos: StreamPos, ops: &mut Vec<Op>) -> Announcement {
         self.meta.pos = pos;
+        self.pos.set(pos);
         self.write_event(pos, ops);
         self.write_outgoing(pos, ops);
         self.write_state(pos, ops);
         self.write_people(pos, ops);
-        ops.append(&mut self.relations);
-        if let Some(redacted) = self.redacted.take() {
-            let (key, value) = (keys::event(redacted.num), redacted.meta.encode());
-            ops.push(Op::PutBlob { key, value, blob: redacted.json });
-        }
+        std::mem::take(&mut self.on_others).write((self.meta.depth, pos), ops);
         if self.timeline.is_none() {
             return match self.meta.flags.is_visible() {
                 true => Announcement::Past { room: self.room },
@@ -246,6 +259,29 @@ impl EventChange {
             let is_told = self.outgoing.as_ref().is_some_and(|out| !out.is_from(&change.server));
             change.write(self.room, pos, is_told, ops);
         }
+    }
+}
+
+impl OnOthers {
+    /// Writes what an event does that stands at `place`.
+    fn write(self, place: GraphPlace, ops: &mut Vec<Op>) {
+        ops.extend(self.ops);
+        ops.extend(self.relations.into_iter().map(|(group, entry)| {
+            let key = relations::relation(&group, place);
+            Op::Put { key, value: entry.encode() }
+        }));
+        self.changed.into_iter().for_each(|event| event.write(ops));
+    }
+}
+
+impl ChangedEvent {
+    fn write(mut self, ops: &mut Vec<Op>) {
+        self.meta.pos = self.pos.get().unwrap_or(self.meta.pos);
+        let place = (self.meta.depth, self.meta.pos);
+        let key = |group: &Bytes| relations::relation(group, place);
+        ops.extend(self.left.iter().map(|group| Op::Delete { key: key(group) }));
+        let (key, value) = (keys::event(self.num), self.meta.encode());
+        ops.push(Op::PutBlob { key, value, blob: self.pdu.to_bytes().into() });
     }
 }
 

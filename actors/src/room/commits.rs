@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use parlour_event::StreamPos;
@@ -15,6 +15,22 @@ use ruma::OwnedEventId;
 
 use super::messages::{Admission, Output, Reply, RoomError, Sent, Verdict};
 use crate::{directory::AliasClaim, persister::PersistError};
+
+/// The position of a commit, for those that are made before it has one: they are written after it,
+/// and by then it is there. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CommitPos(Arc<OnceLock<StreamPos>>);
+
+impl CommitPos {
+    /// The commit is numbered, which happens once.
+    pub(super) fn set(&self, pos: StreamPos) {
+        self.0.get_or_init(|| pos);
+    }
+
+    pub(super) fn get(&self) -> Option<StreamPos> {
+        self.0.get().copied()
+    }
+}
 
 /// Somebody who waits for a commit.
 pub(super) struct Waiter {

@@ -27,7 +27,7 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 
 use tokio::sync::Notify;
 
-use super::{messages::RoomError, unsettled::Unsettled};
+use super::{commits::CommitPos, messages::RoomError, unsettled::Unsettled};
 use crate::{
     budget::{Part, Share},
     env::Env,
@@ -101,21 +101,23 @@ pub(crate) struct Pending {
     pub(crate) meta: EventMeta,
     /// The commit that makes it so.
     pub(crate) seq: u64,
+    /// When it arrives, if the commit with which it does has no position yet.
+    pub(crate) pos: CommitPos,
 }
 
 /// A commit that is not durable yet.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     pub(crate) seq: u64,
-    /// The events that it writes: the new one first, or many outliers.
+    /// The events that it writes: the new one before others that it changes, or many outliers.
     pub(crate) events: Vec<(EventNum, OwnedEventId)>,
     /// What was pending of them before.
     pub(crate) replaced: Vec<(EventNum, Pending)>,
     pub(crate) transaction: Option<[u8; 16]>,
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) state_keys: Vec<(String, String)>,
-    /// What it changes about relations.
-    pub(crate) relations: Vec<Bytes>,
+    /// What else of it is noted in [`RoomCore::unsettled`].
+    pub(crate) unsettled: Vec<Bytes>,
     pub(crate) closes_to_guests: bool,
 }
 
@@ -183,7 +185,7 @@ pub(crate) struct RoomCore {
     /// Events of commits in flight.
     pub(crate) pending: HashMap<EventNum, Pending>,
     pub(crate) pending_ids: HashMap<OwnedEventId, EventNum>,
-    /// What commits in flight change about relations.
+    /// What commits in flight change besides events.
     pub(crate) unsettled: Unsettled,
     pub(crate) events: LruCache<EventNum, Arc<Pdu>>,
     /// What all of it takes, as of when it was last weighed.
@@ -255,12 +257,12 @@ impl RoomCore {
             for (num, event_id) in &commit.events {
                 self.pending.remove(num);
                 self.pending_ids.remove(event_id);
+                self.uncache(*num);
             }
             for (num, before) in commit.replaced {
-                self.pending_ids.insert(before.pdu.event_id().clone(), num);
-                self.pending.insert(num, before);
+                self.remember(num, before);
             }
-            self.unsettled.settled(commit.seq, &commit.relations);
+            self.unsettled.settled(commit.seq, &commit.unsettled);
             commit.nodes.into_iter().for_each(|id| self.nodes.unpin(id));
             for (event_type, state_key) in commit.state_keys {
                 self.deps.interner.abandoned_state_key(&event_type, &state_key);
@@ -324,6 +326,12 @@ impl RoomCore {
             }
             _ => Ok(meta.state_before),
         }
+    }
+
+    /// Notes an event as a commit is about to write it; says what was noted of it before.
+    pub(crate) fn remember(&mut self, num: EventNum, pending: Pending) -> Option<Pending> {
+        self.pending_ids.insert(pending.pdu.event_id().clone(), num);
+        self.pending.insert(num, pending)
     }
 
     /// An event with what is known of it, durable or not.
@@ -420,7 +428,7 @@ impl RoomCore {
                     self.pending_ids.remove(event_id);
                 }
             }
-            self.unsettled.settled(commit.seq, &commit.relations);
+            self.unsettled.settled(commit.seq, &commit.unsettled);
             commit.nodes.into_iter().for_each(|id| self.nodes.unpin(id));
             for (event_type, state_key) in commit.state_keys {
                 self.deps.interner.stored_state_key(&event_type, &state_key);

@@ -21,7 +21,8 @@ use ruma::{EventId, OwnedEventId};
 
 use super::{
     change::Effect,
-    core::{InFlight, RoomCore},
+    commits::CommitPos,
+    core::{InFlight, Pending, RoomCore},
     messages::RoomError,
     received::{Named, allowed_by},
     take_in::{Fresh, Place, Step},
@@ -232,7 +233,8 @@ impl RoomCore {
         ops.push(Op::Put { key: keys::event_id(pdu.event_id().as_str()), value });
         ops.push(Op::PutBlob { key: keys::event(*num), value: meta.encode(), blob: json });
         ops.push(Op::Put { key: keys::off_timeline(self.num, *num), value: Bytes::new() });
-        self.remember(*num, pdu, &meta, commit.seq);
+        let (seq, pos) = (commit.seq, CommitPos::default());
+        self.remember(*num, Pending { pdu: pdu.clone(), meta, seq, pos });
         commit.events.push((*num, pdu.event_id().clone()));
         if let Some(key) = pdu.state_key() {
             commit.state_keys.push((pdu.event_type().to_owned(), key.to_owned()));

@@ -13,11 +13,16 @@ use parlour_event::{
 };
 use parlour_storage::{
     Op,
-    schema::{EventMeta, Stored as _, keys, redactions},
+    schema::{EventMeta, redactions},
 };
 use ruma::OwnedEventId;
 
-use super::{change::Redacted, core::RoomCore, messages::RoomError};
+use super::{
+    change::{ChangedEvent, OnOthers},
+    commits::CommitPos,
+    core::RoomCore,
+    messages::RoomError,
+};
 
 /// What a redaction comes to.
 enum Effect {
@@ -66,33 +71,34 @@ impl RoomCore {
         num: EventNum,
         pdu: &Pdu,
         state_before: StateRoot,
-        ops: &mut Vec<Op>,
-    ) -> Result<Option<Redacted>, RoomError> {
+        on_others: &mut OnOthers,
+    ) -> Result<(), RoomError> {
         if !is_redaction(pdu) {
-            return Ok(None);
+            return Ok(());
         }
         let (target_num, target, mut meta) = match self.effect(pdu, state_before)? {
             Effect::On(num, target, meta) if meta.redacted_because.is_none() => (num, target, meta),
             Effect::Waits(target) => {
                 let key = self.waiting_key(pdu, &target, state_before)?;
-                ops.push(Op::Put { key, value: num.0.to_be_bytes().to_vec().into() });
-                return Ok(None);
+                on_others.ops.push(Op::Put { key, value: num.0.to_be_bytes().to_vec().into() });
+                return Ok(());
             }
-            Effect::On(..) | Effect::None => return Ok(None),
+            Effect::On(..) | Effect::None => return Ok(()),
         };
-        if meta.flags.is_visible() {
-            ops.append(&mut self.unrelate(target_num, &target)?);
-        }
+        let left = match meta.flags.is_visible() {
+            true => self.unrelate(target_num, &target, &mut on_others.ops)?,
+            false => Vec::new(),
+        };
         meta.redacted_because = Some(num);
-        let redacted = Arc::new(self.redacted(&target)?);
-        let json = redacted.to_bytes().into();
-        self.uncache(target_num);
-        self.cache(target_num, &redacted);
-        if let Some(pending) = self.pending.get_mut(&target_num) {
-            pending.pdu = redacted;
-            pending.meta = (*meta).clone();
-        }
-        Ok(Some(Redacted { num: target_num, meta: *meta, json }))
+        let pdu = Arc::new(self.redacted(&target)?);
+        let (num, pos) = (target_num, self.pos_of(target_num));
+        on_others.changed.push(ChangedEvent { num, pdu, meta: *meta, pos, left });
+        Ok(())
+    }
+
+    /// Where the position of an event will be found, if it has none yet.
+    fn pos_of(&self, num: EventNum) -> CommitPos {
+        self.pending.get(&num).map(|pending| pending.pos.clone()).unwrap_or_default()
     }
 
     /// An event as it is when it has been redacted.
@@ -134,17 +140,13 @@ impl RoomCore {
     }
 
     /// Lets users see a redaction that has been kept back.
-    pub(super) fn let_go(&mut self, redaction: EventNum) -> Result<Option<Op>, RoomError> {
-        let (pdu, mut meta) = self.stored(redaction)?;
+    pub(super) fn let_go(&self, num: EventNum) -> Result<Option<ChangedEvent>, RoomError> {
+        let (pdu, mut meta) = self.stored(num)?;
         if !meta.flags.withheld {
             return Ok(None);
         }
         meta.flags.withheld = false;
-        let (key, value) = (keys::event(redaction), meta.encode());
-        if let Some(pending) = self.pending.get_mut(&redaction) {
-            pending.meta = meta;
-        }
-        Ok(Some(Op::PutBlob { key, value, blob: pdu.to_bytes().into() }))
+        Ok(Some(ChangedEvent { num, pdu, meta, pos: self.pos_of(num), left: Vec::new() }))
     }
 
     /// Whether a redaction's sender has the power to redact anything.

@@ -3,6 +3,8 @@
 //! A few small keys per event that relates to another; counts of threads go on from what they
 //! were. So whoever reads never counts children, and nothing here grows with the room.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use parlour_event::{
     EventNum, Pdu,
@@ -10,17 +12,17 @@ use parlour_event::{
     json::Value,
 };
 use parlour_storage::{
-    Op, StorageError,
+    Direction, Op, StorageError,
     schema::{
-        Hop, RelationEntry, RelationGroup, RelationPlace, Stored, ThreadEntry,
-        keys::last_numbers,
+        Hop, NumberedPlace, RelationEntry, RelationGroup, Stored, ThreadEntry,
         relations::{self as keys},
     },
 };
 use sha2::{Digest, Sha256};
 
 use super::{
-    core::RoomCore,
+    change::OnOthers,
+    core::{Pending, RoomCore},
     messages::{LocalEvent, RoomError},
 };
 
@@ -41,17 +43,13 @@ pub enum RelationError {
 /// An event whose relation is written or taken back.
 struct Child<'a> {
     num: EventNum,
-    /// Where it stands in the room's history, before its number.
+    /// Where it stands in the room's history, before its position.
     depth: u64,
     pdu: &'a Pdu,
     relation: Relation<'a>,
 }
 
 impl Child<'_> {
-    fn place(&self) -> RelationPlace {
-        (self.depth, self.num)
-    }
-
     /// Whether it is an edit, as far as that can be told without the original.
     fn is_edit(&self) -> bool {
         let replaces = matches!(self.pdu.content().get("m.new_content"), Some(Value::Object(_)))
@@ -70,9 +68,9 @@ impl RoomCore {
                 let hash = annotation_hash(&event.event_type, relation.key);
                 let (parent, sender) = (relation.parent, event.sender.as_str());
                 let same = keys::annotations(self.num, parent, sender, &hash);
-                match self.unsettled.last(&self.deps.store, &same, &[])? {
-                    Some(_) => Err(RelationError::Duplicate.into()),
-                    None => Ok(()),
+                match self.unsettled.has_any(&self.deps.store, &same)? {
+                    true => Err(RelationError::Duplicate.into()),
+                    false => Ok(()),
                 }
             }
             RelationKind::Thread => match self.related(relation.parent)? {
@@ -85,14 +83,11 @@ impl RoomCore {
         }
     }
 
-    /// What the relation of a new event changes in the index.
-    pub(crate) fn relate(&mut self, num: EventNum, pdu: &Pdu) -> Result<Vec<Op>, RoomError> {
-        let Some(child) = self.child(num, pdu)? else { return Ok(Vec::new()) };
+    /// What the relation of a new event does.
+    pub(crate) fn relate(&mut self, num: EventNum, pdu: &Pdu) -> Result<OnOthers, RoomError> {
+        let Some(child) = self.child(num, pdu)? else { return Ok(OnOthers::default()) };
         let relation = child.relation;
         let mut ops = Vec::new();
-        for (key, entry) in self.entries(&child)? {
-            ops.push(Op::Put { key, value: entry.encode() });
-        }
         let is_aggregated = match relation.kind() {
             RelationKind::Thread | RelationKind::Reference => true,
             RelationKind::Replace => child.is_edit(),
@@ -108,19 +103,23 @@ impl RoomCore {
         if relation.kind() == RelationKind::Thread {
             self.count_reply(&child, &mut ops)?;
         }
-        Ok(ops)
+        Ok(OnOthers { relations: self.entries(&child)?, ops, ..OnOthers::default() })
     }
 
-    /// What changes in the index when an event is redacted that relates to another one.
-    pub(crate) fn unrelate(&mut self, num: EventNum, pdu: &Pdu) -> Result<Vec<Op>, RoomError> {
+    /// What changes when an event is redacted that relates to another one: the groups of children
+    /// that it leaves, and operations.
+    pub(crate) fn unrelate(
+        &mut self,
+        num: EventNum,
+        pdu: &Pdu,
+        ops: &mut Vec<Op>,
+    ) -> Result<Vec<Bytes>, RoomError> {
         let Some(child) = self.child(num, pdu)? else { return Ok(Vec::new()) };
-        let entries = self.entries(&child)?;
-        let gone = entries.into_iter().map(|(key, _)| key).chain(self.own_key(&child));
-        let mut ops: Vec<_> = gone.map(|key| Op::Delete { key }).collect();
+        ops.extend(self.own_key(&child).map(|key| Op::Delete { key }));
         if child.relation.kind() == RelationKind::Thread {
-            self.discount_reply(&child, &mut ops)?;
+            self.discount_reply(&child, ops)?;
         }
-        Ok(ops)
+        Ok(self.entries(&child)?.into_iter().map(|(group, _)| group).collect())
     }
 
     fn child<'a>(&self, num: EventNum, pdu: &'a Pdu) -> Result<Option<Child<'a>>, RoomError> {
@@ -129,21 +128,21 @@ impl RoomCore {
         Ok(Some(Child { num, depth, pdu, relation }))
     }
 
-    /// The child's entries under its ancestors.
+    /// The child's entries under its ancestors, and in which groups of children they stand.
     fn entries(&mut self, child: &Child<'_>) -> Result<Vec<(Bytes, RelationEntry)>, RoomError> {
         let mut entries = Vec::with_capacity(MAX_HOPS);
         let mut via = Vec::new();
         let mut parent = child.relation.parent.to_owned();
         let mut group = RelationGroup::Direct(child.relation.kind());
         loop {
-            let key = keys::relation(self.num, &parent, group, child.place());
             let entry = RelationEntry {
+                event: child.num,
                 sender: child.pdu.sender().to_string(),
                 rel_type: child.relation.rel_type.to_owned(),
                 event_type: child.pdu.event_type().to_owned(),
                 via: via.clone(),
             };
-            entries.push((key, entry));
+            entries.push((keys::relations(self.num, &parent, group), entry));
             if entries.len() == MAX_HOPS {
                 return Ok(entries);
             }
@@ -185,9 +184,11 @@ impl RoomCore {
     }
 
     fn count_reply(&self, child: &Child<'_>, ops: &mut Vec<Op>) -> Result<(), RoomError> {
-        let (root, place) = (child.relation.parent, child.place());
+        let root = child.relation.parent;
         let known = self.thread(root)?;
-        let latest = known.map_or(place, |thread| thread.latest.max(place));
+        // Of several with the same depth the one that comes last.
+        let deeper = known.map(|thread| thread.latest).filter(|latest| latest.0 > child.depth);
+        let latest = deeper.unwrap_or((child.depth, child.num));
         let count = known.map_or(0, |thread| thread.count).saturating_add(1);
         self.set_thread(root, known, Some(ThreadEntry { count, latest }), ops);
         let (key, replies) = self.replies(child)?;
@@ -198,15 +199,9 @@ impl RoomCore {
     fn discount_reply(&self, child: &Child<'_>, ops: &mut Vec<Op>) -> Result<(), RoomError> {
         let root = child.relation.parent;
         let Some(known) = self.thread(root)? else { return Ok(()) };
-        let group = RelationGroup::Direct(RelationKind::Thread);
-        let all = keys::relations(self.num, root, group);
-        let own = keys::relation(self.num, root, group, child.place());
-        let latest = self.unsettled.last(&self.deps.store, &all, &own)?;
-        let latest = latest.as_deref().and_then(last_numbers);
-        let now = latest.map(|(depth, num)| ThreadEntry {
-            count: known.count.saturating_sub(1).max(1),
-            latest: (depth, EventNum(num)),
-        });
+        let count = known.count.saturating_sub(1).max(1);
+        let latest = self.latest_reply(root, child.num)?;
+        let now = latest.map(|latest| ThreadEntry { count, latest });
         self.set_thread(root, Some(known), now, ops);
         let (key, replies) = self.replies(child)?;
         ops.push(match replies {
@@ -214,6 +209,30 @@ impl RoomCore {
             replies => Op::Put { key, value: number(replies - 1) },
         });
         Ok(())
+    }
+
+    /// A thread's latest reply once one of them is gone.
+    fn latest_reply(
+        &self,
+        root: &str,
+        gone: EventNum,
+    ) -> Result<Option<NumberedPlace>, StorageError> {
+        let is_redacted = |pending: &Pending| pending.meta.redacted_because.is_some();
+        let own = (self.pending.iter())
+            .filter(|(num, pending)| **num != gone && is_reply(pending, root))
+            .max_by_key(|(_, pending)| (pending.meta.depth, pending.seq))
+            .map(|(num, pending)| (pending.meta.depth, *num));
+        let is_gone = |num| num == gone || self.pending.get(&num).is_some_and(is_redacted);
+        // So many of the stored replies at most are known to go.
+        let limit = self.pending.values().filter(|pending| is_redacted(pending)).count() + 2;
+        let (parent, group) = ((self.num, root), RelationGroup::Direct(RelationKind::Thread));
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let stored = self.deps.store.relations(parent, group, all, Direction::Backward, limit)?;
+        let mut stored = stored.into_iter().map(|((depth, _), entry)| (depth, entry.event));
+        let stored = stored.find(|(_, num)| !is_gone(*num));
+        // Of those with the same depth the ones that are on their way come last.
+        let deeper = stored.filter(|stored| own.is_none_or(|own| own.0 < stored.0));
+        Ok(deeper.or(own))
     }
 
     fn set_thread(
@@ -250,6 +269,15 @@ impl RoomCore {
         let replies = value.and_then(|value| value.as_ref().try_into().ok());
         Ok((key, replies.map_or(0, u64::from_be_bytes)))
     }
+}
+
+/// Whether an event of a commit in flight is a reply in a thread.
+fn is_reply(pending: &Pending, root: &str) -> bool {
+    let relation = Relation::of(pending.pdu.content());
+    let in_thread =
+        |relation: Relation<'_>| relation.kind() == RelationKind::Thread && relation.parent == root;
+    let Pending { meta, .. } = pending;
+    meta.flags.is_visible() && meta.redacted_because.is_none() && relation.is_some_and(in_thread)
 }
 
 /// A short name for what an annotation says: its key may be long.

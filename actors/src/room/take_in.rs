@@ -18,7 +18,10 @@ use parlour_storage::{
 use ruma::OwnedEventId;
 
 use super::{
-    change::{Effect, EventChange, MemberChange, Outgoing, Redacted, ServerChange, Stage},
+    change::{
+        ChangedEvent, Effect, EventChange, MemberChange, OnOthers, Outgoing, ServerChange, Stage,
+    },
+    commits::CommitPos,
     core::{InFlight, Pending, RoomCore, Tip},
     counts::Outcome,
     edges::Edges,
@@ -49,6 +52,8 @@ pub(crate) struct Place {
     pub(crate) redacted_because: Option<EventNum>,
     /// What it changes about the ends of the known history.
     pub(crate) edges: Edges,
+    /// Where others will learn its position.
+    pub(crate) pos: CommitPos,
 }
 
 /// A computed commit, ready for the persister.
@@ -73,13 +78,6 @@ impl Step {
 /// them, and belong to the step's commit.
 #[derive(Debug, Default)]
 pub(crate) struct Fresh(pub(crate) Vec<NodeId>);
-
-/// What an event does to others.
-#[derive(Default)]
-struct OnOthers {
-    redacted: Option<Redacted>,
-    relations: Vec<Op>,
-}
 
 impl RoomCore {
     /// A state with one entry set.
@@ -185,7 +183,8 @@ impl RoomCore {
         let state_key = self.state_key_num(pdu, &mut state_keys)?;
         let meta = self.meta_of(pdu, &place, state_key);
         // From here on the event can be read back by its number.
-        self.remember(num, pdu, &meta, self.next_seq);
+        let (seq, pos) = (self.next_seq, place.pos.clone());
+        self.remember(num, Pending { pdu: pdu.clone(), meta: meta.clone(), seq, pos });
         let followed = if is_visible { self.followed_by(pdu)? } else { BTreeSet::new() };
         let outcome = match is_visible && !place.is_past {
             true => Some(self.outcome(num, pdu, &place, state_key, &followed, fresh)?),
@@ -195,9 +194,9 @@ impl RoomCore {
             true => self.on_others(num, pdu, place.state_before)?,
             false => OnOthers::default(),
         };
-        on_others.relations.extend(self.edge_ops(pdu, meta.depth, &place, &followed)?);
+        on_others.ops.extend(self.edge_ops(pdu, meta.depth, &place, &followed)?);
         if let Some(redaction) = place.redacted_because {
-            on_others.relations.extend(self.let_go(redaction)?);
+            on_others.changed.extend(self.let_go(redaction)?);
         }
         Ok(self.finish(num, pdu, meta, place, outcome, on_others, state_keys, fresh))
     }
@@ -210,12 +209,6 @@ impl RoomCore {
     ) -> Result<Option<StateKeyNum>, RoomError> {
         let intern = |key| self.deps.interner.intern_state_key(pdu.event_type(), key, ops);
         Ok(pdu.state_key().map(intern).transpose()?)
-    }
-
-    /// Notes an event that this commit is about to write.
-    pub(crate) fn remember(&mut self, num: EventNum, pdu: &Arc<Pdu>, meta: &EventMeta, seq: u64) {
-        self.pending.insert(num, Pending { pdu: pdu.clone(), meta: meta.clone(), seq });
-        self.pending_ids.insert(pdu.event_id().clone(), num);
     }
 
     pub(crate) fn meta_of(
@@ -283,9 +276,22 @@ impl RoomCore {
         pdu: &Pdu,
         state_before: StateRoot,
     ) -> Result<OnOthers, RoomError> {
-        let mut relations = self.relate(num, pdu)?;
-        let redacted = self.redact_target(num, pdu, state_before, &mut relations)?;
-        Ok(OnOthers { redacted, relations })
+        let mut on_others = self.relate(num, pdu)?;
+        self.redact_target(num, pdu, state_before, &mut on_others)?;
+        Ok(on_others)
+    }
+
+    /// Notes another event as a commit is about to change it.
+    fn note_change(&mut self, event: &ChangedEvent, commit: &mut InFlight) {
+        let ChangedEvent { num, pdu, meta, pos, .. } = event;
+        self.uncache(*num);
+        self.cache(*num, pdu);
+        let (meta, pos) = (meta.clone(), pos.clone());
+        let before = self.remember(*num, Pending { pdu: pdu.clone(), meta, seq: commit.seq, pos });
+        // Of an event that redacts itself there was nothing before.
+        let before = before.filter(|before| before.seq < commit.seq);
+        commit.replaced.extend(before.map(|before| (*num, before)));
+        commit.events.push((*num, pdu.event_id().clone()));
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one value, put together here")]
@@ -300,7 +306,7 @@ impl RoomCore {
         state_keys: Vec<Op>,
         fresh: &mut Fresh,
     ) -> Step {
-        let Place { transaction, was_outlier, outgoing, edges, .. } = place;
+        let Place { transaction, was_outlier, outgoing, edges, pos, .. } = place;
         let after_gap = !edges.gaps.is_empty();
         let stage = match self.create {
             EventNum(0) => Stage::Birth(Vec::new()),
@@ -324,10 +330,22 @@ impl RoomCore {
         let seq = self.next_seq;
         self.next_seq += 1;
         let nodes = std::mem::take(&mut fresh.0);
-        let relations = self.unsettled.note(seq, &on_others.relations);
+        let state_key = pdu.state_key().map(|key| (pdu.event_type().to_owned(), key.to_owned()));
+        let mut commit = InFlight {
+            seq,
+            events: vec![(num, pdu.event_id().clone())],
+            replaced: Vec::new(),
+            transaction: transaction.as_ref().map(|transaction| transaction.hash),
+            nodes,
+            state_keys: state_key.into_iter().collect(),
+            unsettled: self.unsettled.note(seq, &on_others.ops),
+            closes_to_guests,
+        };
+        on_others.changed.iter().for_each(|event| self.note_change(event, &mut commit));
         let change = EventChange {
             room: self.num,
             num,
+            pos,
             json: pdu.to_bytes().into(),
             time: pdu.origin_server_ts(),
             was_outlier,
@@ -341,7 +359,7 @@ impl RoomCore {
                 after_gap,
             }),
             stage,
-            nodes: self.nodes.get_all(&nodes),
+            nodes: self.nodes.get_all(&commit.nodes),
             state_keys,
             members,
             servers,
@@ -349,22 +367,10 @@ impl RoomCore {
             is_open: self.is_open,
             concerns_others,
             outgoing: outgoing.filter(|_| concerns_others),
-            relations: on_others.relations,
-            redacted: on_others.redacted,
-            transaction: (transaction.as_ref())
-                .map(|transaction| (transaction.hash, self.deps.env.clock.now_ms())),
+            on_others,
+            transaction: commit.transaction.map(|hash| (hash, self.deps.env.clock.now_ms())),
         };
-        let state_key = pdu.state_key().map(|key| (pdu.event_type().to_owned(), key.to_owned()));
-        self.in_flight.push_back(InFlight {
-            seq,
-            events: vec![(num, pdu.event_id().clone())],
-            replaced: Vec::new(),
-            transaction: transaction.map(|transaction| transaction.hash),
-            nodes,
-            state_keys: state_key.into_iter().collect(),
-            relations,
-            closes_to_guests,
-        });
+        self.in_flight.push_back(commit);
         Step { seq, effect: Effect::Event(Box::new(change)), broken: self.broken.clone() }
     }
 

@@ -14,7 +14,7 @@ use super::super::{
 use crate::push::UnreadCounts;
 
 #[path = "../../../actors/tests/support/mod.rs"]
-mod support;
+pub(super) mod support;
 
 use support::peers::Peer;
 

@@ -1,23 +1,31 @@
 //! Events that relate to others, and threads, in the index.
 //!
-//! Parents are named by event id and not by number: a child may be known before its parent. The
-//! order is that of the graph, told by depth and event number, which within a room grow with the
-//! position; so keys can be made before the commit has a position.
+//! Parents are named by event id and not by number: a child may be known before its parent. Children
+//! are ordered as the graph is, by depth and position, so that one token leads through both. Threads
+//! are ordered by depth and number of their latest reply: nothing else has that order, and a room
+//! knows it before the reply has a position.
 
 use std::ops::Bound;
 
 use bytes::Bytes;
-use parlour_event::{EventNum, RoomNum, content::RelationKind};
+use parlour_event::{EventNum, RoomNum, StreamPos, content::RelationKind};
 use serde::{Deserialize, Serialize};
 
 use super::{
     codec::{Stored, decode_number},
     keys::{self, KeyBuilder},
+    rooms::GraphPlace,
 };
 use crate::{Direction, StorageError, Store};
 
-/// A place in the graph order of a room's relations.
-pub type RelationPlace = (u64, EventNum);
+/// A place among events that stand under a number, their depth or their time, and then under their
+/// own.
+pub type NumberedPlace = (u64, EventNum);
+
+type Range<P> = (Bound<P>, Bound<P>);
+
+/// A place, the whole key and the value.
+type Found<P> = (P, Bytes, Bytes);
 
 /// How an event's children are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +61,8 @@ impl RelationGroup {
 /// An event that relates to another one, perhaps by way of others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelationEntry {
+    /// The event.
+    pub event: EventNum,
     /// Who sent it.
     pub sender: String,
     /// Its `rel_type`.
@@ -82,7 +92,7 @@ pub struct ThreadEntry {
     /// How many replies there are.
     pub count: u64,
     /// Depth and number of the latest reply.
-    pub latest: RelationPlace,
+    pub latest: NumberedPlace,
 }
 
 impl Stored for ThreadEntry {}
@@ -93,10 +103,10 @@ pub fn aggregated(room: RoomNum, parent: &str) -> Bytes {
     children(room, parent).build()
 }
 
-/// [`keys::RELATION`]: one child.
+/// [`keys::RELATION`]: one child, in the [group](relations) whose keys begin like this.
 #[must_use]
-pub fn relation(room: RoomNum, parent: &str, group: RelationGroup, place: RelationPlace) -> Bytes {
-    children(room, parent).kind(group.byte()).number(place.0).number(place.1.0).build()
+pub fn relation(group: &[u8], (depth, pos): GraphPlace) -> Bytes {
+    KeyBuilder::within(group).number(depth).number(pos.0).build()
 }
 
 /// The common start of the keys of a group of children.
@@ -158,7 +168,7 @@ pub fn thread(room: RoomNum, root: &str) -> Bytes {
 
 /// [`keys::THREAD`], by the latest reply.
 #[must_use]
-pub fn thread_order(room: RoomNum, (depth, num): RelationPlace) -> Bytes {
+pub fn thread_order(room: RoomNum, (depth, num): NumberedPlace) -> Bytes {
     KeyBuilder::new(keys::THREAD).number(room.0).kind(b'o').number(depth).number(num.0).build()
 }
 
@@ -178,12 +188,13 @@ impl Store {
         &self,
         (room, parent): (RoomNum, &str),
         group: RelationGroup,
-        range: (Bound<RelationPlace>, Bound<RelationPlace>),
+        range: Range<GraphPlace>,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(RelationPlace, RelationEntry)>, StorageError> {
-        let key = |place| relation(room, parent, group, place);
-        let found = self.places(key, range, direction, limit)?.into_iter();
+    ) -> Result<Vec<(GraphPlace, RelationEntry)>, StorageError> {
+        let group = relations(room, parent, group);
+        let key = |place| relation(&group, place);
+        let found = self.places(StreamPos, key, range, direction, limit)?.into_iter();
         found.map(|(place, key, value)| Ok((place, RelationEntry::decode(&key, &value)?))).collect()
     }
 
@@ -195,11 +206,12 @@ impl Store {
     pub fn threads(
         &self,
         room: RoomNum,
-        range: (Bound<RelationPlace>, Bound<RelationPlace>),
+        range: Range<NumberedPlace>,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(RelationPlace, String)>, StorageError> {
-        let found = self.places(|place| thread_order(room, place), range, direction, limit)?;
+    ) -> Result<Vec<(NumberedPlace, String)>, StorageError> {
+        let key = |place| thread_order(room, place);
+        let found = self.places(EventNum, key, range, direction, limit)?;
         let root = |value: &Bytes| String::from_utf8_lossy(value).into_owned();
         Ok(found.into_iter().map(|(place, _, value)| (place, root(&value))).collect())
     }
@@ -212,12 +224,12 @@ impl Store {
     pub fn events_by_time(
         &self,
         room: RoomNum,
-        range: (Bound<RelationPlace>, Bound<RelationPlace>),
+        range: Range<NumberedPlace>,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<RelationPlace>, StorageError> {
+    ) -> Result<Vec<NumberedPlace>, StorageError> {
         let key = |(time, num)| event_time(room, time, num);
-        let found = self.places(key, range, direction, limit)?;
+        let found = self.places(EventNum, key, range, direction, limit)?;
         Ok(found.into_iter().map(|(place, ..)| place).collect())
     }
 
@@ -238,25 +250,25 @@ impl Store {
         found.into_iter().map(|found| num(found).map(EventNum)).collect()
     }
 
-    /// Keys that end with a number and an event's number.
-    fn places(
+    /// Keys that end with a number and what a second one stands for.
+    fn places<T>(
         &self,
-        key: impl Fn(RelationPlace) -> Bytes,
-        range: (Bound<RelationPlace>, Bound<RelationPlace>),
+        second: fn(u64) -> T,
+        key: impl Fn((u64, T)) -> Bytes,
+        range: Range<(u64, T)>,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(RelationPlace, Bytes, Bytes)>, StorageError> {
-        let bound = |bound: Bound<RelationPlace>, end| match bound {
-            Bound::Unbounded => Bound::Included(key(end)),
+    ) -> Result<Vec<Found<(u64, T)>>, StorageError> {
+        let bound = |bound: Bound<(u64, T)>, end| match bound {
+            Bound::Unbounded => Bound::Included(key((end, second(end)))),
             bound => bound.map(&key),
         };
-        let low = bound(range.0, (0, EventNum(0)));
-        let high = bound(range.1, (u64::MAX, EventNum(u64::MAX)));
+        let (low, high) = (bound(range.0, 0), bound(range.1, u64::MAX));
         let range = (low.as_ref().map(|key| &key[..]), high.as_ref().map(|key| &key[..]));
         let found = self.scan(range, direction, limit)?.into_iter();
         let place = |key: &Bytes| {
-            let (first, num) = keys::last_numbers(key).unwrap_or_default();
-            (first, EventNum(num))
+            let (first, last) = keys::last_numbers(key).unwrap_or_default();
+            (first, second(last))
         };
         Ok(found.map(|(key, entry)| (place(&key), key, entry.value)).collect())
     }

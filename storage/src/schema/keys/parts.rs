@@ -19,6 +19,14 @@ impl KeyBuilder {
         Self(key)
     }
 
+    /// Goes on behind the common start of some keys.
+    #[must_use]
+    pub fn within(start: &[u8]) -> Self {
+        let mut key = Vec::with_capacity(start.len() + 64);
+        key.extend_from_slice(start);
+        Self(key)
+    }
+
     /// Adds a number, big-endian.
     #[must_use]
     pub fn number(mut self, number: u64) -> Self {
