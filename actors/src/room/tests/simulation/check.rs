@@ -1,8 +1,12 @@
 //! What must be so when all is well again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::Bound,
+};
 
 use parlour_event::state::StateRoot;
+use parlour_storage::Direction;
 use ruma::OwnedEventId;
 
 use super::server::Server;
@@ -45,6 +49,7 @@ pub(super) fn all_have_the_same_room(servers: &[Server]) {
         let state = states.of(server, current(server));
         assert_eq!(*state, first, "the state on {} differs", server.name());
         check_counts(server);
+        check_places(server);
     }
     let past = same_past(servers, &mut states, tips[0].iter().cloned().collect());
     for server in servers {
@@ -109,6 +114,17 @@ fn check_counts(server: &Server) {
     }
     assert_eq!(core.joined, joined.values().sum::<u64>(), "on {}", server.name());
     assert_eq!(core.servers, joined, "on {}", server.name());
+}
+
+/// Events know where they stand in history, whatever has happened to them on their way to disk.
+fn check_places(server: &Server) {
+    let core = server.core.as_ref().unwrap();
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let graph = server.store.graph(core.num, all, Direction::Forward, usize::MAX).unwrap();
+    for (place, num) in graph {
+        let meta = core.meta(num).unwrap();
+        assert_eq!((meta.depth, meta.pos), place, "{} on {}", meta.event_id, server.name());
+    }
 }
 
 /// All events that the latest one builds on, with whether they were rejected: the same on all
