@@ -4,6 +4,7 @@
 //! its room and one of the server, and holds them until it is answered. Who gets none is refused
 //! at once.
 
+mod company;
 mod federation;
 mod many;
 mod policy;
@@ -26,14 +27,17 @@ use parlour_event::{Pdu, RoomVersion, content::Membership, json::Object, pdu::Pd
 use ruma::{OwnedRoomId, OwnedUserId, RoomId};
 use tokio::sync::{Semaphore, oneshot};
 
-use self::policy::{After, Signatures};
 pub use self::policy::{PolicyError, PolicySource};
+use self::{
+    company::Company,
+    policy::{After, Signatures},
+};
 use crate::{
     budget::Share,
     directory::AliasClaim,
     persister::Persister,
     room::{
-        MaySleep, Room, RoomCore, RoomDeps, RoomHost,
+        Desk, MaySleep, Room, RoomCore, RoomDeps, RoomHost,
         messages::{
             Admission, Birth, Input, LocalEvent, Output, Perform, ProfileUpdate, Queue, RoomError,
             Sent,
@@ -117,6 +121,7 @@ struct Registry {
     persister: Persister,
     limits: RoomLimits,
     server_queue: Queue,
+    company: Company,
     resolvers: Workers,
     loading: Arc<Semaphore>,
     signatures: Signatures,
@@ -128,6 +133,7 @@ struct Registry {
 #[derive(Clone)]
 struct Entry {
     addr: Addr<Room>,
+    desk: Desk,
     queue: Queue,
 }
 
@@ -158,6 +164,7 @@ impl Rooms {
             deps,
             persister,
             server_queue: Queue::new(limits.queue),
+            company: Company::default(),
             resolvers,
             signatures: Signatures::default(),
             loading: Arc::new(Semaphore::new(limits.loading)),
@@ -270,7 +277,7 @@ impl Rooms {
         let num = self.0.deps.interner.new_room();
         let core = RoomCore::unborn(self.0.deps.clone(), num, room_id.clone(), new.version);
         let host = self.0.host(&room_id);
-        let entry = self.0.start_actor(&room_id, move || Room::unborn(host, core));
+        let entry = self.0.start_actor(&room_id, Desk::unborn(host, core));
         let admission = self.0.admit(&room_id, &entry)?;
         {
             let mut rooms = self.0.rooms.write().unwrap_or_else(PoisonError::into_inner);
@@ -279,7 +286,7 @@ impl Rooms {
         let NewRoom { events, alias, published, made_for, .. } = new;
         let birth = Birth { create, events, alias, published, made_for };
         let birth = Input::Birth(Box::new(birth));
-        let result = self.0.ask(&entry.addr, birth, admission).await;
+        let result = self.0.ask(&entry, birth, admission).await;
         if result.is_err() {
             self.0.forget(&room_id, &entry.addr);
         }
@@ -319,12 +326,12 @@ impl Rooms {
 
     async fn perform(&self, room: &RoomId, input: impl Fn() -> Input) -> Result<Output, RoomError> {
         let (entry, admission) = self.0.find_or_wake(room)?;
-        match self.0.ask(&entry.addr, input(), admission).await {
+        match self.0.ask(&entry, input(), admission).await {
             // The actor ended between being found and being asked: it is woken again, once.
             Err(RoomError::Gone) => {
                 self.0.forget(room, &entry.addr);
                 let (entry, admission) = self.0.find_or_wake(room)?;
-                self.0.ask(&entry.addr, input(), admission).await
+                self.0.ask(&entry, input(), admission).await
             }
             result => result,
         }
@@ -332,17 +339,26 @@ impl Rooms {
 }
 
 impl Registry {
-    /// Asks a room and waits for its answer.
+    /// Asks a room and waits for its answer. A lone request goes to the room's desk itself.
     async fn ask(
         &self,
-        addr: &Addr<Room>,
+        Entry { addr, desk, .. }: &Entry,
         input: Input,
         permit: Admission,
     ) -> Result<Output, RoomError> {
         let (reply, answer) = oneshot::channel();
         let asked = self.deps.env.clock.monotonic();
-        // The permit is what bounds the mailbox. A closed one drops the request and with it the reply.
-        addr.do_send(Perform { input, reply, permit, asked });
+        let is_lone = self.company.is_absent(input.asker(), asked, &self.server_queue);
+        let perform = Perform { input, reply, permit, asked };
+        let left = match is_lone {
+            true => desk.perform_in_place(perform, addr),
+            false => Some(perform),
+        };
+        if let Some(perform) = left {
+            // The permit is what bounds the mailbox. A closed one drops the request and with it the
+            // reply.
+            addr.do_send(perform);
+        }
         answer.await.unwrap_or(Err(RoomError::Gone))
     }
 
@@ -362,7 +378,7 @@ impl Registry {
         self.check_not_retired(room)?;
         let entry = rooms.entry(room.to_owned()).or_insert_with(|| {
             let (host, room_id) = (self.host(room), room.to_owned());
-            self.start_actor(room, move || Room::asleep(host, num, room_id))
+            self.start_actor(room, Desk::asleep(host, num, room_id))
         });
         Ok((entry.clone(), self.admit(room, entry)?))
     }
@@ -391,7 +407,6 @@ impl Registry {
             resolvers: self.resolvers.clone(),
             loading: self.loading.clone(),
             queue: self.server_queue.clone(),
-            tick: self.limits.tick.min(self.limits.idle),
             may_sleep: self.may_sleep(room.to_owned()),
         }
     }
@@ -417,9 +432,11 @@ impl Registry {
         })
     }
 
-    fn start_actor(&self, room: &RoomId, actor: impl FnOnce() -> Room + Send + 'static) -> Entry {
-        let addr = self.thread_of(room).start(actor);
-        Entry { addr, queue: Queue::new(self.limits.queue_per_room) }
+    fn start_actor(&self, room: &RoomId, desk: Desk) -> Entry {
+        let tick = self.limits.tick.min(self.limits.idle);
+        let actor = Room::new(desk.clone(), tick);
+        let addr = self.thread_of(room).start(move || actor);
+        Entry { addr, desk, queue: Queue::new(self.limits.queue_per_room) }
     }
 
     fn thread_of(&self, room: &RoomId) -> &Thread {

@@ -8,7 +8,7 @@ use ruma::{OwnedEventId, RoomId, ServerName};
 
 use super::{Entry, Registry, Rooms};
 use crate::room::{
-    Room, RoomCore,
+    Desk, RoomCore,
     messages::{
         Admission, Backfilled, Entrance, Input, LocalEvent, Output, RoomError, Sent, Template,
         Verdict,
@@ -146,7 +146,7 @@ impl Rooms {
         loop {
             let (entry, admission) = self.0.find_or_open(&room, version)?;
             let input = Input::Enter(Box::new(entrance.clone()));
-            let answer = self.0.ask(&entry.addr, input, admission).await;
+            let answer = self.0.ask(&entry, input, admission).await;
             if answer.is_err() && self.0.is_headless(&room)? {
                 self.0.forget(&room, &entry.addr);
             }
@@ -205,7 +205,7 @@ impl Registry {
         let (num, _) = self.deps.interner.room(room)?;
         let core = RoomCore::unborn(self.deps.clone(), num, room.to_owned(), version);
         let host = self.host(room);
-        let entry = self.start_actor(room, move || Room::unborn(host, core));
+        let entry = self.start_actor(room, Desk::unborn(host, core));
         let admission = self.admit(room, &entry)?;
         rooms.insert(room.to_owned(), entry.clone());
         Ok((entry, admission))

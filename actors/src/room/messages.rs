@@ -9,7 +9,7 @@ use parlour_event::{
     pdu::FormatError, state::StateError,
 };
 use parlour_storage::StorageError;
-use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, UserId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
 
 use super::{
@@ -230,6 +230,19 @@ pub(crate) enum Input {
     Built(Box<Built>),
     /// Send local users' events, one after the other; those that are refused are left out.
     Many(Vec<LocalEvent>),
+}
+
+impl Input {
+    /// The local user who asks for it, if there is one.
+    pub(crate) fn asker(&self) -> Option<&UserId> {
+        match self {
+            Self::Local(event) | Self::Member(event, _) | Self::Guest(event) => Some(&event.sender),
+            Self::Propose(event) => Some(&event.sender),
+            Self::Profile(update) => Some(&update.user),
+            Self::Built(built) => Some(built.pdu.sender()),
+            _of_others => None,
+        }
+    }
 }
 
 /// What a new room begins with.
