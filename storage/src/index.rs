@@ -11,6 +11,11 @@ pub(crate) mod buffered;
 pub(crate) mod memory;
 pub(crate) mod runs;
 pub(crate) mod sled;
+#[cfg(test)]
+#[path = "../tests/support/story.rs"]
+mod story;
+#[cfg(test)]
+mod tests;
 
 pub use self::{memory::MemoryEngine, sled::SledEngine};
 

@@ -315,7 +315,13 @@ mod tests {
     use parlour_event::StreamPos;
     use proptest::prelude::*;
 
-    use super::{super::memory::MemoryIndex, *};
+    use super::{
+        super::{
+            memory::MemoryIndex,
+            tests::{Model, direction},
+        },
+        *,
+    };
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -326,7 +332,7 @@ mod tests {
         Scan {
             low: (u8, u16),
             high: (u8, u16),
-            backward: bool,
+            direction: Direction,
             limit: usize,
         },
         Get(Vec<(u8, u16)>),
@@ -352,24 +358,20 @@ mod tests {
         prop_oneof![
             3 => proptest::collection::vec(change, 1..30).prop_map(Step::Change),
             2 => (0..8_u8, 1..50_u8).prop_map(|(row, count)| Step::Append(row, count)),
-            3 => (place(), place(), any::<bool>(), 0..60_usize)
-                .prop_map(|(low, high, backward, limit)| Step::Scan { low, high, backward, limit }),
+            3 => (place(), place(), direction(), 0..60_usize).prop_map(
+                |(low, high, direction, limit)| Step::Scan { low, high, direction, limit }
+            ),
             2 => proptest::collection::vec(place(), 1..20).prop_map(Step::Get),
         ]
     }
 
-    fn apply(index: &BlockIndex, model: &mut BTreeMap<Bytes, Bytes>, batch: IndexBatch) {
-        for (key, value) in batch.clone() {
-            match value {
-                Some(value) => model.insert(key, value),
-                None => model.remove(&key),
-            };
-        }
+    fn apply(index: &BlockIndex, model: &mut Model, batch: IndexBatch) {
+        model.change(&batch);
         index.apply(batch, End { pos: StreamPos(1), chain: 0 }).unwrap();
     }
 
     fn check(index: &BlockIndex, steps: Vec<Step>) {
-        let mut model = BTreeMap::new();
+        let mut model = Model::default();
         let mut ends = [2000_u16; 8];
         for step in steps {
             match step {
@@ -387,7 +389,7 @@ mod tests {
                     let put = |number| (key((row, number)), Some(Bytes::from_static(b"value")));
                     apply(index, &mut model, numbers.map(put).collect());
                 }
-                Step::Scan { low, high, backward, limit } => {
+                Step::Scan { low, high, direction, limit } => {
                     let (low, high) = (key(low.min(high)), key(low.max(high)));
                     for range in [
                         (Bound::Included(&low[..]), Bound::Excluded(&high[..])),
@@ -395,27 +397,10 @@ mod tests {
                         (Bound::Included(&low[..2]), Bound::Unbounded),
                         (Bound::Unbounded, Bound::Included(&high[..1])),
                     ] {
-                        let expected = match is_empty_range(&range) {
-                            true => Vec::new(),
-                            false => model.range::<[u8], _>(range).collect(),
-                        };
-                        let expected = expected.into_iter().map(|(k, v)| (k.clone(), v.clone()));
-                        let (direction, expected): (_, Vec<_>) = match backward {
-                            true => (Direction::Backward, expected.rev().take(limit).collect()),
-                            false => (Direction::Forward, expected.take(limit).collect()),
-                        };
-                        assert_eq!(index.scan(range, direction, limit).unwrap(), expected);
+                        model.check_scan(index, range, direction, limit);
                     }
                 }
-                Step::Get(places) => {
-                    let keys: Vec<_> = places.into_iter().map(key).collect();
-                    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
-                    let found = index.multi_get(&keys).unwrap();
-                    for (key, found) in keys.iter().zip(found) {
-                        assert_eq!(found.as_ref(), model.get(*key));
-                        assert_eq!(index.get(key).unwrap(), found);
-                    }
-                }
+                Step::Get(places) => model.check_keys(index, places.into_iter().map(key)),
             }
         }
     }

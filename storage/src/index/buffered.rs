@@ -325,14 +325,21 @@ mod tests {
     use parlour_event::StreamPos;
     use proptest::prelude::*;
 
-    use super::{super::memory::MemoryIndex, *};
+    use super::{
+        super::{
+            memory::MemoryIndex,
+            story::Story,
+            tests::{Model, direction},
+        },
+        *,
+    };
 
     /// One step of a story: changes of a few keys, a read, or a pause in which the engine may
     /// catch up.
     #[derive(Debug, Clone)]
     enum Step {
         Apply(Vec<(u8, Option<u8>)>),
-        Scan { low: u8, high: u8, backward: bool, limit: usize },
+        Scan { low: u8, high: u8, direction: Direction, limit: usize },
         Pause,
     }
 
@@ -340,8 +347,9 @@ mod tests {
         let change = (1..40_u8, proptest::option::weighted(0.7, any::<u8>()));
         prop_oneof![
             4 => proptest::collection::vec(change, 1..6).prop_map(Step::Apply),
-            4 => (0..42_u8, 0..42_u8, any::<bool>(), 0..12_usize)
-                .prop_map(|(low, high, backward, limit)| Step::Scan { low, high, backward, limit }),
+            4 => (0..42_u8, 0..42_u8, direction(), 0..12_usize).prop_map(
+                |(low, high, direction, limit)| Step::Scan { low, high, direction, limit }
+            ),
             1 => Just(Step::Pause),
         ]
     }
@@ -359,8 +367,8 @@ mod tests {
         }
     }
 
-    fn check(index: &BufferedIndex, model: &BTreeMap<Bytes, Bytes>, steps: Vec<Step>) {
-        let mut model = model.clone();
+    fn check(index: &BufferedIndex, steps: Vec<Step>) {
+        let mut model = Model::default();
         let mut end = End::default();
         for step in steps {
             match step {
@@ -369,33 +377,16 @@ mod tests {
                     let value = |value: Option<u8>| value.map(|value| Bytes::from(vec![value]));
                     let batch = changes.iter().map(|(k, v)| (key(*k), value(*v)));
                     let batch: IndexBatch = batch.collect();
-                    for (key, value) in batch.clone() {
-                        match value {
-                            Some(value) => model.insert(key, value),
-                            None => model.remove(&key),
-                        };
-                    }
+                    model.change(&batch);
                     index.apply(batch, end).unwrap();
                     assert_eq!(index.applied().unwrap(), Some(end));
                 }
-                Step::Scan { low, high, backward, limit } => {
+                Step::Scan { low, high, direction, limit } => {
                     let (low, high) = (key(low.min(high)), key(low.max(high)));
                     let range =
                         (std::ops::Bound::Included(&low[..]), std::ops::Bound::Excluded(&high[..]));
-                    let expected = model.range(low.clone()..high.clone());
-                    let expected = expected.map(|(key, value)| (key.clone(), value.clone()));
-                    let (direction, expected): (_, Vec<_>) = match backward {
-                        true => (Direction::Backward, expected.rev().take(limit).collect()),
-                        false => (Direction::Forward, expected.take(limit).collect()),
-                    };
-                    assert_eq!(index.scan(range, direction, limit).unwrap(), expected);
-                    let keys: Vec<_> = (1..40).map(key).collect();
-                    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
-                    let found = index.multi_get(&keys).unwrap();
-                    for (key, found) in keys.iter().zip(found) {
-                        assert_eq!(found.as_ref(), model.get(*key));
-                        assert_eq!(index.get(key).unwrap(), found);
-                    }
+                    model.check_scan(index, range, direction, limit);
+                    model.check_keys(index, (1..40).map(key));
                 }
                 Step::Pause => catch_up(index),
             }
@@ -408,60 +399,24 @@ mod tests {
         #[test]
         fn reads_like_a_plain_map(steps in proptest::collection::vec(step(), 1..40)) {
             let index = BufferedIndex::new(Box::new(MemoryIndex::default())).unwrap();
-            check(&index, &BTreeMap::new(), steps);
+            check(&index, steps);
         }
-    }
-
-    /// An engine that works once and then no more.
-    #[derive(Debug, Default)]
-    struct Failing(MemoryIndex, std::sync::atomic::AtomicBool);
-
-    impl Index for Failing {
-        fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-            self.0.get(key)
-        }
-
-        fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageError> {
-            self.0.multi_get(keys)
-        }
-
-        fn scan(
-            &self,
-            range: KeyRange<'_>,
-            direction: Direction,
-            limit: usize,
-        ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-            self.0.scan(range, direction, limit)
-        }
-
-        fn apply(&self, batch: IndexBatch, applied: End) -> Result<(), StorageError> {
-            match self.1.swap(true, std::sync::atomic::Ordering::SeqCst) {
-                true => Err(StorageError::Index("it is broken on purpose".to_owned())),
-                false => self.0.apply(batch, applied),
-            }
-        }
-
-        fn applied(&self) -> Result<Option<End>, StorageError> {
-            self.0.applied()
-        }
-
-        fn disk_bytes(&self) -> u64 {
-            0
-        }
-
-        fn close(self: Box<Self>) {}
     }
 
     #[test]
     fn a_failed_engine_is_told_to_the_next_writer_and_reading_goes_on() {
-        let index = BufferedIndex::new(Box::<Failing>::default()).unwrap();
+        let story = Story::default();
+        let engine = story.happen(Box::<MemoryIndex>::default());
+        let index = BufferedIndex::new(engine).unwrap();
         let mut end = End::default();
         let mut write = |number: u8| {
             end.pos = StreamPos(end.pos.0 + 1);
             index.apply(vec![(key(number), Some(key(number)))], end)
         };
         write(1).unwrap();
-        // Sooner or later the engine is given the second batch, and refuses it.
+        catch_up(&index);
+        story.fail(true);
+        // Sooner or later the engine is given another batch, and refuses it.
         let mut number = 1;
         let error = loop {
             number += 1;

@@ -2,13 +2,9 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses a part of it")]
 
 pub mod simfs;
+mod story;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use parlour_event::StreamPos;
@@ -17,6 +13,8 @@ use parlour_storage::{
     StorageError, Store, StoreOptions,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use self::story::Story;
 
 pub fn rng(seed: u64) -> StdRng {
     StdRng::seed_from_u64(seed)
@@ -169,72 +167,22 @@ pub fn copy_dir(from: &Path, to: &Path) {
 
 /// An index that survives a restart, at any of its earlier moments.
 #[derive(Debug, Clone, Default)]
-pub struct LaggingEngine {
-    versions: Arc<Mutex<Vec<Version>>>,
-}
-
-type Version = (IndexBatch, Option<End>);
+pub struct LaggingEngine(Story);
 
 impl LaggingEngine {
     /// Goes back to the state after that many changes, at most all.
     pub fn lose(&self, rng: &mut StdRng) {
-        let mut versions = self.versions.lock().unwrap();
-        let keep = rng.random_range(0..=versions.len());
-        versions.truncate(keep);
+        self.0.truncate(rng.random_range(0..=self.0.len()));
     }
-}
-
-#[derive(Debug)]
-struct LaggingIndex {
-    now: Box<dyn Index>,
-    versions: Arc<Mutex<Vec<Version>>>,
 }
 
 impl IndexEngine for LaggingEngine {
     fn open(&self, dir: &Path, cache_bytes: u64) -> Result<Box<dyn Index>, StorageError> {
-        let now = MemoryEngine.open(dir, cache_bytes)?;
-        for (batch, end) in self.versions.lock().unwrap().iter() {
-            now.apply(batch.clone(), end.unwrap())?;
-        }
-        Ok(Box::new(LaggingIndex { now, versions: self.versions.clone() }))
+        Ok(self.0.happen(MemoryEngine.open(dir, cache_bytes)?))
     }
 
     fn set_aside(&self, _dir: &Path) -> Result<(), StorageError> {
-        self.versions.lock().unwrap().clear();
+        self.0.truncate(0);
         Ok(())
     }
-}
-
-impl Index for LaggingIndex {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        self.now.get(key)
-    }
-
-    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageError> {
-        self.now.multi_get(keys)
-    }
-
-    fn scan(
-        &self,
-        range: KeyRange<'_>,
-        direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-        self.now.scan(range, direction, limit)
-    }
-
-    fn apply(&self, batch: IndexBatch, applied: End) -> Result<(), StorageError> {
-        self.versions.lock().unwrap().push((batch.clone(), Some(applied)));
-        self.now.apply(batch, applied)
-    }
-
-    fn applied(&self) -> Result<Option<End>, StorageError> {
-        self.now.applied()
-    }
-
-    fn disk_bytes(&self) -> u64 {
-        0
-    }
-
-    fn close(self: Box<Self>) {}
 }

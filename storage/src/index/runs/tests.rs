@@ -1,80 +1,35 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::atomic::AtomicBool,
-};
+use std::collections::BTreeSet;
 
 use parlour_event::StreamPos;
 use proptest::prelude::*;
 
-use super::{super::memory::MemoryIndex, *};
+use super::{
+    super::{
+        memory::MemoryIndex,
+        story::Story,
+        tests::{Model, direction},
+    },
+    *,
+};
 
 /// So small that a few changes make runs, and a few runs several levels.
 const TINY: Limits = Limits { recent: 600, filters: 2_000, block: 60, runs: 2, portion: 3 };
 
 const KEYSPACES: &[u8] = b"bd";
 
-/// What has been applied to an engine, in order.
-type Story = Arc<Mutex<Vec<(IndexBatch, End)>>>;
-
-/// An engine that remembers how it came to be what it is, and may fail.
-#[derive(Debug, Default)]
-struct Remembering {
-    now: MemoryIndex,
-    story: Story,
-    fails: Arc<AtomicBool>,
+fn open(story: &Story) -> RunIndex {
+    try_open(story, TINY).unwrap()
 }
 
-impl Remembering {
-    /// The engine as it was after some of a story.
-    fn after(story: &[(IndexBatch, End)]) -> Self {
-        let engine = Self::default();
-        for (batch, end) in story {
-            engine.apply(batch.clone(), *end).unwrap();
-        }
-        engine
-    }
+fn try_open(story: &Story, limits: Limits) -> Result<RunIndex, StorageError> {
+    RunIndex::new(story.happen(Box::<MemoryIndex>::default()), KEYSPACES, limits)
 }
 
-impl Index for Remembering {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        self.now.get(key)
-    }
-
-    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageError> {
-        self.now.multi_get(keys)
-    }
-
-    fn scan(
-        &self,
-        range: KeyRange<'_>,
-        direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-        self.now.scan(range, direction, limit)
-    }
-
-    fn apply(&self, batch: IndexBatch, applied: End) -> Result<(), StorageError> {
-        if self.fails.load(Ordering::Relaxed) {
-            return Err(StorageError::Index("it is broken on purpose".to_owned()));
-        }
-        let mut story = self.story.lock().unwrap();
-        story.push((batch.clone(), applied));
-        self.now.apply(batch, applied)
-    }
-
-    fn applied(&self) -> Result<Option<End>, StorageError> {
-        self.now.applied()
-    }
-
-    fn disk_bytes(&self) -> u64 {
-        0
-    }
-
-    fn close(self: Box<Self>) {}
-}
-
-fn open(engine: Remembering) -> RunIndex {
-    RunIndex::new(Box::new(engine), KEYSPACES, TINY).unwrap()
+/// An engine to which this has happened.
+fn with(batch: IndexBatch) -> Story {
+    let story = Story::default();
+    story.happen(Box::<MemoryIndex>::default()).apply(batch, End::default()).unwrap();
+    story
 }
 
 /// Waits until the thread has nothing to do.
@@ -91,33 +46,12 @@ fn key((space, number): (u8, u16)) -> Bytes {
     vec![b'a' + space, high, low].into()
 }
 
-type Model = BTreeMap<Bytes, Bytes>;
-
-fn change(model: &mut Model, batch: &IndexBatch) {
-    for (key, value) in batch.clone() {
-        match value {
-            Some(value) => model.insert(key, value),
-            None => model.remove(&key),
-        };
-    }
-}
-
 /// Compares everything that can be read.
 fn check(index: &RunIndex, model: &Model) {
     for direction in [Direction::Forward, Direction::Backward] {
-        let mut found = index.scan(ALL, direction, usize::MAX).unwrap();
-        if direction == Direction::Backward {
-            found.reverse();
-        }
-        assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>());
+        model.check_scan(index, ALL, direction, usize::MAX);
     }
-    let keys: Vec<_> = (0..5).flat_map(|space| (0..60).map(move |n| key((space, n)))).collect();
-    let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
-    let found = index.multi_get(&keys).unwrap();
-    for (key, found) in keys.iter().zip(found) {
-        assert_eq!(found.as_ref(), model.get(*key));
-        assert_eq!(index.get(key).unwrap(), found);
-    }
+    model.check_keys(index, (0..5).flat_map(|space| (0..60).map(move |n| key((space, n)))));
 }
 
 /// Nothing but what counts is in the engine.
@@ -145,7 +79,7 @@ enum Step {
     Scan {
         low: (u8, u16),
         high: (u8, u16),
-        backward: bool,
+        direction: Direction,
         limit: usize,
     },
     Check,
@@ -163,41 +97,30 @@ fn step() -> impl Strategy<Value = Step> {
     let change = (place(), value).prop_map(|((space, number), value)| (space, number, value));
     prop_oneof![
         6 => proptest::collection::vec(change, 1..30).prop_map(Step::Change),
-        3 => (place(), place(), any::<bool>(), 0..60_usize)
-            .prop_map(|(low, high, backward, limit)| Step::Scan { low, high, backward, limit }),
+        3 => (place(), place(), direction(), 0..60_usize).prop_map(
+            |(low, high, direction, limit)| Step::Scan { low, high, direction, limit }
+        ),
         1 => Just(Step::Check),
         1 => Just(Step::Settle),
         1 => prop_oneof![Just(0), 0..40_usize].prop_map(Step::Reopen),
     ]
 }
 
-fn check_scan(index: &RunIndex, model: &Model, low: Bytes, high: Bytes, backward: bool, n: usize) {
-    for range in [
-        (Bound::Included(&low[..]), Bound::Excluded(&high[..])),
-        (Bound::Excluded(&low[..]), Bound::Included(&high[..])),
+fn ranges<'a>(low: &'a [u8], high: &'a [u8]) -> [KeyRange<'a>; 5] {
+    [
+        (Bound::Included(low), Bound::Excluded(high)),
+        (Bound::Excluded(low), Bound::Included(high)),
         (Bound::Included(&low[..1]), Bound::Unbounded),
         (Bound::Unbounded, Bound::Included(&high[..1])),
-        (Bound::Excluded(&high[..1]), Bound::Excluded(&[OWN, 7][..])),
-    ] {
-        let expected = match is_empty_range(&range) {
-            true => Vec::new(),
-            false => model.range::<[u8], _>(range).collect(),
-        };
-        let expected = expected.into_iter().map(|(k, v)| (k.clone(), v.clone()));
-        let (direction, expected): (_, Vec<_>) = match backward {
-            true => (Direction::Backward, expected.rev().take(n).collect()),
-            false => (Direction::Forward, expected.take(n).collect()),
-        };
-        assert_eq!(index.scan(range, direction, n).unwrap(), expected);
-    }
+        (Bound::Excluded(&high[..1]), Bound::Excluded(&[OWN, 7])),
+    ]
 }
 
 fn play(steps: Vec<Step>) {
-    let engine = Remembering::default();
-    let mut story = engine.story.clone();
-    let mut index = open(engine);
+    let story = Story::default();
+    let mut index = open(&story);
     // What the index holds after each of its batches.
-    let mut models = vec![Model::new()];
+    let mut models = vec![Model::default()];
     for step in steps {
         let model = models.last().unwrap();
         match step {
@@ -206,14 +129,16 @@ fn play(steps: Vec<Step>) {
                 let changes = changes.into_iter();
                 let batch = changes.map(|(s, n, len)| (key((s, n)), len.map(value))).collect();
                 let mut model = model.clone();
-                change(&mut model, &batch);
+                model.change(&batch);
                 let end = End { pos: StreamPos(models.len() as u64), chain: 0 };
                 index.apply(batch, end).unwrap();
                 models.push(model);
             }
-            Step::Scan { low, high, backward, limit } => {
+            Step::Scan { low, high, direction, limit } => {
                 let (low, high) = (key(low.min(high)), key(low.max(high)));
-                check_scan(&index, model, low, high, backward, limit);
+                for range in ranges(&low, &high) {
+                    model.check_scan(&index, range, direction, limit);
+                }
             }
             Step::Check => check(&index, model),
             Step::Settle => {
@@ -223,10 +148,8 @@ fn play(steps: Vec<Step>) {
             }
             Step::Reopen(lost) => {
                 drop(index);
-                let kept = story.lock().unwrap().clone();
-                let engine = Remembering::after(&kept[..kept.len().saturating_sub(lost)]);
-                story = engine.story.clone();
-                index = open(engine);
+                story.truncate(story.len().saturating_sub(lost));
+                index = open(&story);
                 let end = index.applied().unwrap().unwrap_or_default();
                 models.truncate(end.pos.0 as usize + 1);
                 check(&index, models.last().unwrap());
@@ -245,24 +168,21 @@ proptest! {
 }
 
 /// A story of spills and merges of several levels, and what the index holds after each batch.
-fn long_story() -> (Vec<(IndexBatch, End)>, Vec<Model>) {
-    let engine = Remembering::default();
-    let story = engine.story.clone();
-    let index = open(engine);
-    let mut models = vec![Model::new()];
+fn long_story() -> (Story, Vec<Model>) {
+    let story = Story::default();
+    let index = open(&story);
+    let mut models = vec![Model::default()];
     for number in 1..=120_u16 {
         let at = |step: u16| key(((step % 5) as u8, number * 37 % 60 + step));
         let value = Bytes::from(number.to_string());
         let batch = vec![(at(1), Some(value.clone())), (at(3), Some(value)), (at(13), None)];
         let mut model = models.last().unwrap().clone();
-        change(&mut model, &batch);
+        model.change(&batch);
         models.push(model);
         index.apply(batch, End { pos: StreamPos(number.into()), chain: 0 }).unwrap();
         settle(&index);
     }
     assert!(index.shared.view().runs.iter().any(|run| run.meta.level > 1));
-    drop(index);
-    let story = story.lock().unwrap().clone();
     (story, models)
 }
 
@@ -271,7 +191,7 @@ fn a_crash_at_any_moment_leaves_what_was_applied_and_nothing_else() {
     let (story, models) = long_story();
     assert!(story.len() > 3 * models.len(), "the thread has written, too");
     for kept in 0..=story.len() {
-        let index = open(Remembering::after(&story[..kept]));
+        let index = open(&story.first(kept));
         let model = &models[index.applied().unwrap().unwrap_or_default().pos.0 as usize];
         check(&index, model);
         settle(&index);
@@ -285,8 +205,7 @@ fn filters_are_there_after_a_start_as_far_as_there_is_room_for_them() {
     let (story, _) = long_story();
     for (filters, all) in [(1 << 20, true), (0, false)] {
         let limits = Limits { filters, ..TINY };
-        let engine = Remembering::after(&story);
-        let index = RunIndex::new(Box::new(engine), KEYSPACES, limits).unwrap();
+        let index = try_open(&story.first(story.len()), limits).unwrap();
         settle(&index);
         let view = index.shared.view();
         assert!(view.runs.iter().all(|run| run.filter.is_some() == all));
@@ -298,7 +217,7 @@ fn filters_are_there_after_a_start_as_far_as_there_is_room_for_them() {
 
 #[test]
 fn what_has_gone_is_in_no_run_in_the_end() {
-    let index = open(Remembering::default());
+    let index = open(&Story::default());
     let apply = |value: Option<Bytes>| {
         for number in 0..200 {
             let batch = vec![(key((1, number)), value.clone())];
@@ -318,7 +237,7 @@ fn what_has_gone_is_in_no_run_in_the_end() {
 
 #[test]
 fn a_run_that_is_read_stays_until_it_is_read() {
-    let index = open(Remembering::default());
+    let index = open(&Story::default());
     let put = |range: std::ops::Range<u16>| {
         let batch = range.map(|number| (key((1, number)), Some(Bytes::from_static(b"value"))));
         index.apply(batch.collect(), End { pos: StreamPos(1), chain: 0 }).unwrap();
@@ -341,7 +260,7 @@ fn a_run_that_is_read_stays_until_it_is_read() {
 
 #[test]
 fn readers_find_what_is_there_while_it_moves() {
-    let index = open(Remembering::default());
+    let index = open(&Story::default());
     let written = AtomicU64::new(0);
     let count = 3_000_u16;
     // Each key once, in no order.
@@ -374,23 +293,22 @@ fn readers_find_what_is_there_while_it_moves() {
 
 #[test]
 fn a_failed_engine_is_told_to_the_next_writer_and_reading_goes_on() {
-    let engine = Remembering::default();
-    let fails = engine.fails.clone();
-    let index = open(engine);
+    let story = Story::default();
+    let index = open(&story);
     let put = |number| {
         let batch = vec![(key((1, number)), Some(Bytes::from_static(b"value")))];
         index.apply(batch, End { pos: StreamPos(1), chain: 0 })
     };
     (0..100).for_each(|number| put(number).unwrap());
     settle(&index);
-    fails.store(true, Ordering::Relaxed);
+    story.fail(true);
     assert!(matches!(put(100), Err(StorageError::Index(_))));
     index.shared.send_off();
     index.shared.signal().has_work = true;
     index.shared.changed.notify_all();
     let running = |signal: &mut Signal| signal.failed.is_none();
     drop(index.shared.changed.wait_while(index.shared.signal(), running).unwrap());
-    fails.store(false, Ordering::Relaxed);
+    story.fail(false);
     assert!(matches!(put(100), Err(StorageError::Index(_))));
     assert!((0..100).all(|number| index.get(&key((1, number))).unwrap().is_some()));
 }
@@ -402,13 +320,11 @@ fn what_is_no_run_is_an_error() {
         Manifest { journal: 0, runs: vec![layout::RunMeta { number: 3, level: 0, changes: 1 }] };
     let mut batch = manifest.encode().unwrap();
     batch.push((layout::block_key(3, b"b").into(), Some(bad.clone())));
-    let engine = Remembering::after(&[(batch, End::default())]);
-    let index = open(engine);
+    let index = open(&with(batch));
     assert!(matches!(index.get(b"bb"), Err(StorageError::Index(_))));
     assert!(matches!(index.scan(ALL, Direction::Forward, 9), Err(StorageError::Index(_))));
     for key in [Bytes::from_static(layout::MANIFEST), layout::piece_key(7).into()] {
-        let engine = Remembering::after(&[(vec![(key, Some(bad.clone()))], End::default())]);
-        let index = RunIndex::new(Box::new(engine), KEYSPACES, TINY);
+        let index = try_open(&with(vec![(key, Some(bad.clone()))]), TINY);
         assert!(matches!(index, Err(StorageError::Index(_))));
     }
 }
