@@ -250,6 +250,13 @@ impl KeyRing {
         Ok(document.ok().map(|mut document| self.0.own.co_sign(&mut document.object)))
     }
 
+    /// Whether a server has not answered when it was last asked for its keys, and that is new: it
+    /// may be there again soon. Whoever has been silent for some five minutes is not waited for.
+    #[must_use]
+    pub fn awaits(&self, server: &ServerName) -> bool {
+        lock(&self.0.direct).has_just_failed(server)
+    }
+
     /// A server has shown that it is there: it may be asked again at once.
     pub fn is_back(&self, server: &ServerName) {
         lock(&self.0.direct).forget_failures(server);

@@ -86,6 +86,12 @@ impl EventChecker {
         Self { ring, workers }
     }
 
+    /// Whether a server may tell keys that it has not told when it was last asked.
+    #[must_use]
+    pub fn awaits_keys_of(&self, server: &ServerName) -> bool {
+        self.ring.awaits(server)
+    }
+
     /// Checks 1 to 3 on receipt: the format that the room version wants, signatures, hashes. Where
     /// the hash does not match, the event is taken for its redacted form. The order is kept.
     ///

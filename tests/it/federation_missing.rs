@@ -18,6 +18,8 @@ struct Script {
     events: Mutex<HashMap<String, Object>>,
     /// The ids of the room's state and of its auth chain.
     state: Mutex<Vec<String>>,
+    /// What it cannot give just now.
+    stuck: Mutex<Vec<String>>,
     /// Whether it gives missing events at all.
     gives_missing: Mutex<bool>,
     gate: Gate,
@@ -82,6 +84,12 @@ impl Script {
             return Some((200, format!(r#"{{"auth_chain":{}}}"#, known())));
         }
         if asked.is("v1/event/") {
+            if self.stuck.lock().unwrap().contains(&asked.part(5)) {
+                return Some((
+                    503,
+                    json!({ "errcode": "M_UNKNOWN", "error": "later" }).to_string(),
+                ));
+            }
             let event = text(events.get(&asked.part(5))?);
             let answer = format!(r#"{{"origin":"x","origin_server_ts":1,"pdus":[{event}]}}"#);
             return Some((200, answer));
@@ -259,6 +267,36 @@ fn state_that_is_not_known_is_asked_for() {
         let known = alice.room(&visitor.room, "joined_members").ok();
         assert_eq!(known.body["joined"].as_object().unwrap().len(), count + 2, "{count}");
     }
+}
+
+// Checklist 13.12
+#[test]
+fn a_state_that_cannot_be_had_whole_just_now_is_not_taken() {
+    let (near, script) = (Server::start_federated(&[]), Arc::<Script>::default());
+    let far = script.play();
+    let alice = near.user("alice");
+    let visitor = Visitor::new(&near, &alice, &far.origin, "11");
+    let mut state = state_of(&visitor);
+    let topic = visitor.message("a message", &[&visitor.newest()]);
+    let kinds = ["m.room.create", "m.room.power_levels", "m.room.join_rules"];
+    let user = format!("@guest:{}", far.name());
+    let mut join = visitor.draft("m.room.member", Some(&user), json!({}), &[&visitor.id(&topic)]);
+    join.extend(parse(&json!({ "sender": user, "content": { "membership": "join" },
+        "auth_events": state_of_kind(&visitor, &kinds) })));
+    let join = visitor.sign(join);
+    script.knows(&visitor, &join);
+    state.push(visitor.id(&join));
+    *script.state.lock().unwrap() = state;
+    // Without the guest's join the room would be another one here than there, for good.
+    *script.stuck.lock().unwrap() = vec![visitor.id(&join)];
+    visitor.refused(&visitor.message("too early", &[&visitor.id(&join)]), "not known");
+    assert!(visitor.said().is_empty());
+    script.stuck.lock().unwrap().clear();
+    let since = alice.sync(Ask::initial()).ok().next_batch();
+    visitor.accepted(&[visitor.message("in time", &[&visitor.id(&join)])]);
+    hears(&alice, &since, &visitor, "in time");
+    let known = alice.room(&visitor.room, "joined_members").ok();
+    assert!(known.body["joined"].get(&user).is_some(), "{}", known.body);
 }
 
 fn state_of_kind(visitor: &Visitor<'_>, kinds: &[&str]) -> Vec<String> {

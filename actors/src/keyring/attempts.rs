@@ -17,6 +17,9 @@ pub(super) const LONGEST: u64 = 3_600_000;
 /// The longest wait where somebody says that they are that server, and there.
 pub(super) const LONGEST_IF_THERE: u64 = 60_000;
 
+/// After so many failures, one after the other, a server is not expected to answer soon.
+const HOPELESS: u32 = 7;
+
 /// What came of asking servers. Those that were not asked for longest are forgotten.
 #[derive(Debug)]
 pub(super) struct Attempts(LruCache<OwnedServerName, Attempt>);
@@ -59,6 +62,11 @@ impl Attempts {
         self.0.put(server.to_owned(), Attempt { at: now, failures: 0 });
     }
 
+    /// Whether a server has not answered when it was last asked, but has not failed for long.
+    pub(super) fn has_just_failed(&self, server: &ServerName) -> bool {
+        self.0.peek(server).is_some_and(|attempt| (1..HOPELESS).contains(&attempt.failures))
+    }
+
     /// A server has shown that it is there: whatever failed before says nothing any more.
     pub(super) fn forget_failures(&mut self, server: &ServerName) {
         if self.0.peek(server).is_some_and(|attempt| attempt.failures > 0) {
@@ -84,6 +92,22 @@ mod tests {
         };
         assert_eq!(waits(LONGEST), [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 720, 720]);
         assert_eq!(waits(LONGEST_IF_THERE), [1, 2, 4, 8, 12, 12, 12, 12, 12, 12, 12, 12]);
+    }
+
+    #[test]
+    fn who_fails_for_minutes_is_not_waited_for() {
+        let far = <&ServerName>::try_from("far.org").expect("a name");
+        let mut attempts = Attempts::new(NonZero::new(10).expect("ten"));
+        assert!(!attempts.has_just_failed(far));
+        let hopeless = (0..).step_by(1_000).find(|now| {
+            attempts.begin(far, *now, LONGEST);
+            !attempts.has_just_failed(far)
+        });
+        assert_eq!(hopeless, Some((5 + 10 + 20 + 40 + 80 + 160) * 1_000));
+        attempts.answered(far, 400_000);
+        assert!(!attempts.has_just_failed(far));
+        assert!(attempts.begin(far, 400_000 + AFTER_ANSWER, LONGEST));
+        assert!(attempts.has_just_failed(far));
     }
 
     #[test]

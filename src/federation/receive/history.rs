@@ -113,7 +113,7 @@ impl History {
         for server in search.servers().take(MAX_NEAREST) {
             let asked = inner.parts.client.nearest(server, &room.room_id, at, direction);
             let answer = timeout(PATIENCE, search.ask(server, asked)).await;
-            let Ok(Some((event, time))) = answer else { continue };
+            let Ok(Ok((event, time))) = answer else { continue };
             if best.as_ref().is_none_or(|(_, best)| best.abs_diff(at) > time.abs_diff(at)) {
                 best = Some((event, time));
             }
@@ -167,7 +167,7 @@ impl Inner {
         for server in search.servers() {
             let (client, room_id) = (&self.parts.client, &room.room_id);
             let asked = client.backfill(server, room_id, gaps.to_vec(), PAGE);
-            let Some(events) = search.ask(server, asked).await else { continue };
+            let Ok(events) = search.ask(server, asked).await else { continue };
             let pdus = search.check_history(events).await?;
             match self.take_in(&search, room, pdus).await {
                 Ok(true) => return Ok(true),
@@ -197,7 +197,7 @@ impl Inner {
         let Ok(_place) = self.places.acquire().await else { return Ok(false) };
         for server in search.servers() {
             let asked = self.parts.client.event(server, event);
-            let Some(found) = search.ask(server, asked).await else { continue };
+            let Ok(found) = search.ask(server, asked).await else { continue };
             let pdus = search.check(vec![found]).await?;
             if self.take_in(&search, room, pdus).await? && search.is_in_graph(event)? {
                 return Ok(true);

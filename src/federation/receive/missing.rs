@@ -5,8 +5,10 @@
 //! instead (`state_ids`, then single events or the whole `state`), and what is before it stays
 //! unknown until somebody pages back.
 
+mod found;
+
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -15,11 +17,12 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use parlour_actors::{RoomError, Verdict, per_key::PerKey};
-use parlour_event::Pdu;
+use parlour_event::{Pdu, signing::SignatureError};
 use parlour_storage::{StorageError, schema::keys};
 use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName};
 use tokio::sync::Semaphore;
 
+use self::found::Found;
 use super::{
     ReceiveParts,
     pdus::{judge, receive},
@@ -27,7 +30,7 @@ use super::{
 };
 use crate::{
     federation::{
-        checks::Checked,
+        checks::{CheckError, Checked, Fault},
         outbound::{
             client::AskError,
             rooms::{Gap, RawPdu, ToldState},
@@ -86,6 +89,27 @@ impl Default for Askers {
             of_server: PerKey::default(),
             of_all: Semaphore::new(OF_ALL_SERVERS),
             whole_states: Semaphore::new(WHOLE_STATES),
+        }
+    }
+}
+
+/// Why a server is of no help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoHelp {
+    /// There is no answer, which may be otherwise some other time.
+    ForNow,
+    /// It says that it has none, or nothing that makes sense.
+    AtAll,
+}
+
+impl From<&AskError> for NoHelp {
+    fn from(error: &AskError) -> Self {
+        match error {
+            AskError::Transport(_) | AskError::Refused { status: 429 | 500.., .. } => Self::ForNow,
+            AskError::Refused { .. }
+            | AskError::NotAllowed(_)
+            | AskError::Answer(_)
+            | AskError::Request(_) => Self::AtAll,
         }
     }
 }
@@ -185,7 +209,7 @@ impl<'a> Search<'a> {
                 let gap = Gap { latest, earliest: earliest.clone(), min_depth: 0, limit: PAGE };
                 let (client, room) = (&self.parts.client, &self.room.room_id);
                 let answer = self.ask(server, client.get_missing_events(server, room, gap)).await;
-                let Some(events) = answer else { break };
+                let Ok(events) = answer else { break };
                 if !found.add(self.check(events).await?, |id| self.is_in_graph(id))? {
                     break;
                 }
@@ -231,7 +255,7 @@ impl<'a> Search<'a> {
         for server in &self.servers {
             let (client, room) = (&self.parts.client, &self.room.room_id);
             let answer = self.ask(server, client.event_auth(server, room, pdu.event_id())).await;
-            let Some(chain) = answer else { continue };
+            let Ok(chain) = answer else { continue };
             let chain = self.check(chain).await?;
             self.parts.rooms.outliers(room, chain).await?;
             if self.unknown(pdu.auth_events().iter()).await?.is_empty() {
@@ -247,77 +271,99 @@ impl<'a> Search<'a> {
         for server in &self.servers {
             let (client, room) = (&self.parts.client, &self.room.room_id);
             let answer = self.ask(server, client.state_ids(server, room, pdu.event_id())).await;
-            let Some(ToldState { state, auth_chain }) = answer else { continue };
+            let Ok(ToldState { state, auth_chain }) = answer else { continue };
             if state.len().saturating_add(auth_chain.len()) > MAX_STATE {
                 continue;
             }
             let wanted: BTreeSet<_> = state.iter().chain(&auth_chain).collect();
             let missing = self.unknown(wanted.into_iter()).await?;
-            self.find_state(server, pdu, missing).await?;
+            let may_come = self.find_state(server, pdu, missing).await?;
             let unknown: HashSet<_> = self.unknown(state.iter()).await?.into_iter().collect();
             let known: Vec<_> = state.into_iter().filter(|id| !unknown.contains(id)).collect();
             if unknown.is_empty() && !known.is_empty() {
                 return Ok(known);
             }
-            if known.len() > best.len() {
+            if known.len() > best.len() && !may_come {
                 best = known;
             }
         }
-        // What nobody gives, or what is broken, is left out: one such event must not keep the room
-        // apart for ever.
+        // What nobody has, or what is broken, is left out: one such event must not keep the room
+        // apart for ever. What cannot be had now is not, or the room would be another one here for
+        // good, and that for a connection that broke: what follows has us ask again.
         if best.is_empty() { Err(RoomError::Missing(pdu.prev_events().to_vec())) } else { Ok(best) }
     }
 
-    /// Asks for events of a state, and keeps them as outliers.
+    /// Asks for events of a state, and keeps them as outliers. Says whether some that were not found
+    /// may be found some other time.
     async fn find_state(
         &self,
         server: &ServerName,
         pdu: &Pdu,
         missing: Vec<OwnedEventId>,
-    ) -> Result<(), RoomError> {
+    ) -> Result<bool, RoomError> {
         let (client, room) = (&self.parts.client, &self.room.room_id);
         if missing.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         if missing.len() > MAX_SINGLE {
-            let Ok(_place) = self.askers.whole_states.acquire().await else { return Ok(()) };
+            let Ok(_place) = self.askers.whole_states.acquire().await else { return Ok(true) };
             let answer = self.ask(server, client.state(server, room, pdu.event_id())).await;
-            let Some(ToldState { state, auth_chain }) = answer else { return Ok(()) };
-            let mut events = self.check(auth_chain).await?;
-            events.extend(self.check(state).await?);
-            return self.parts.rooms.outliers(room, events).await;
+            return match answer {
+                Ok(ToldState { state, auth_chain: mut events }) => {
+                    events.extend(state);
+                    self.keep(events).await
+                }
+                Err(no_help) => Ok(no_help == NoHelp::ForNow),
+            };
         }
         let ask =
             |id: OwnedEventId| async move { self.ask(server, client.event(server, &id)).await };
         let asked = stream::iter(missing.into_iter().map(ask));
         let answers: Vec<_> = asked.buffered(SINGLE_AT_ONCE).collect().await;
-        let events = self.check(answers.into_iter().flatten().collect()).await?;
-        self.parts.rooms.outliers(room, events).await
+        let may_come = answers.iter().any(|answer| matches!(answer, Err(NoHelp::ForNow)));
+        Ok(self.keep(answers.into_iter().flatten().collect()).await? || may_come)
     }
 
-    /// Asks a server, when it is its turn. `None` if there is no answer.
+    /// Keeps the good ones of some events as outliers. Says whether others may turn out to be good.
+    async fn keep(&self, events: Vec<RawPdu>) -> Result<bool, RoomError> {
+        let checked = self.parts.checker.check(self.room.version, events).await?;
+        let may_come = checked.iter().any(|one| one.as_ref().is_err_and(|e| self.may_be_good(e)));
+        self.parts.rooms.outliers(&self.room.room_id, self.good(checked)).await?;
+        Ok(may_come)
+    }
+
+    /// Whether nothing is known against an event but that its server has not told its keys lately.
+    fn may_be_good(&self, error: &CheckError) -> bool {
+        match &error.fault {
+            Fault::Signature(SignatureError::Unsigned(entity)) => {
+                let server = <&ServerName>::try_from(&**entity);
+                server.is_ok_and(|server| self.parts.checker.awaits_keys_of(server))
+            }
+            Fault::Unchecked => true,
+            Fault::Signature(_) | Fault::Format(_) => false,
+        }
+    }
+
+    /// Asks a server, when it is its turn.
     pub(super) async fn ask<T>(
         &self,
         server: &ServerName,
         question: impl Future<Output = Result<T, AskError>>,
-    ) -> Option<T> {
+    ) -> Result<T, NoHelp> {
         let silent = || self.silent.lock().unwrap_or_else(PoisonError::into_inner);
         if silent().contains(server) {
-            return None;
+            return Err(NoHelp::ForNow);
         }
         let of_server = self.askers.of_server.get(server, || Semaphore::new(OF_ONE_SERVER));
-        let _turn = of_server.acquire().await.ok()?;
-        let _place = self.askers.of_all.acquire().await.ok()?;
-        match question.await {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                tracing::debug!(%server, room = %self.room.room_id, %error, "no help");
-                if matches!(error, AskError::Transport(_)) {
-                    silent().insert(server.to_owned());
-                }
-                None
+        let _turn = of_server.acquire().await.map_err(|_| NoHelp::ForNow)?;
+        let _place = self.askers.of_all.acquire().await.map_err(|_| NoHelp::ForNow)?;
+        question.await.map_err(|error| {
+            tracing::debug!(%server, room = %self.room.room_id, %error, "no help");
+            if matches!(error, AskError::Transport(_)) {
+                silent().insert(server.to_owned());
             }
-        }
+            NoHelp::from(&error)
+        })
     }
 
     /// The events of an answer that are good, and of the room.
@@ -378,81 +424,6 @@ impl<'a> Search<'a> {
             tokio::task::yield_now().await;
         }
         Ok(unknown)
-    }
-}
-
-/// Events that were found before one that is known.
-struct Found {
-    newest: Arc<Pdu>,
-    events: HashMap<OwnedEventId, Arc<Pdu>>,
-}
-
-impl Found {
-    fn new(newest: Arc<Pdu>) -> Self {
-        Self { newest, events: HashMap::new() }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Pdu>> {
-        std::iter::once(&self.newest).chain(self.events.values())
-    }
-
-    /// The events before which some are missing: at most as many as an event may follow.
-    fn whose_prev_events_are_missing(
-        &self,
-        is_known: impl Fn(&EventId) -> Result<bool, StorageError>,
-    ) -> Result<Vec<OwnedEventId>, StorageError> {
-        let mut lacking = Vec::new();
-        for pdu in self.all() {
-            for prev in pdu.prev_events() {
-                if !self.events.contains_key(prev) && !is_known(prev)? {
-                    lacking.push(pdu.event_id().clone());
-                    break;
-                }
-            }
-        }
-        lacking.truncate(usize::try_from(PAGE).unwrap_or(usize::MAX));
-        Ok(lacking)
-    }
-
-    /// Adds those of some events that are missing before what is there. Says whether there were any.
-    fn add(
-        &mut self,
-        events: Vec<Arc<Pdu>>,
-        is_known: impl Fn(&EventId) -> Result<bool, StorageError>,
-    ) -> Result<bool, StorageError> {
-        let mut new: HashMap<_, _> =
-            events.into_iter().map(|pdu| (pdu.event_id().clone(), pdu)).collect();
-        let before = self.events.len();
-        let mut wanted: Vec<_> = self.all().flat_map(|pdu| pdu.prev_events()).cloned().collect();
-        while let Some(id) = wanted.pop() {
-            let Some(pdu) = new.remove(&id) else { continue };
-            if id == *self.newest.event_id() || is_known(&id)? {
-                continue;
-            }
-            wanted.extend_from_slice(pdu.prev_events());
-            self.events.insert(id, pdu);
-        }
-        Ok(self.events.len() > before)
-    }
-
-    /// What was found, each event after those that it follows. In room versions 1 and 2, whose ids
-    /// anybody can make up, events may follow each other in a circle: then one of them is first.
-    fn oldest_first(self) -> Vec<Arc<Pdu>> {
-        let Self { newest, mut events } = self;
-        let mut sorted = Vec::with_capacity(events.len());
-        let mut path = vec![(newest, 0)];
-        while let Some((pdu, at)) = path.last_mut() {
-            let Some(prev) = pdu.prev_events().get(*at) else {
-                sorted.extend(path.pop().map(|(pdu, _)| pdu));
-                continue;
-            };
-            *at += 1;
-            let prev = events.remove(prev);
-            path.extend(prev.map(|prev| (prev, 0)));
-        }
-        // The last one is the newest, which was known.
-        sorted.pop();
-        sorted
     }
 }
 
