@@ -205,7 +205,8 @@ impl World {
             self.deliver(place);
             self.run(None);
         }
-        all_are_in
+        // What put the ends together may have put somebody out, too, who is not told.
+        all_are_in && (1..self.servers.len()).all(|place| self.servers[0].knows_admin_of(place))
     }
 
     /// Has everybody come to rest, in the room, with the same past.

@@ -68,15 +68,15 @@ pub(super) fn all_have_the_same_room(servers: &[Server]) {
     }
 }
 
-/// Whether other servers have an event, none of them in its room's history.
+/// Whether others have soft-failed an event, all but those who have begun anew themselves since.
 fn is_soft_failed_by_others(servers: &[Server], sender: &Server, id: &OwnedEventId) -> bool {
     let others = servers.iter().filter(|server| server.place != sender.place);
     let known = others.filter_map(|server| {
         let flags = server.core.as_ref()?.meta(server.placed(id)?).unwrap().flags;
-        Some(flags.soft_failed && !flags.rejected)
+        Some((server, flags.soft_failed && !flags.rejected))
     });
-    let known: Vec<_> = known.collect();
-    !known.is_empty() && known.into_iter().all(|is_soft_failed| is_soft_failed)
+    let (unwanted, wanted): (Vec<_>, Vec<_>) = known.partition(|(_, soft_failed)| *soft_failed);
+    !unwanted.is_empty() && wanted.into_iter().all(|(server, _)| server.has_come_back)
 }
 
 /// What the servers know of an event.

@@ -113,6 +113,7 @@ pub(super) struct Server {
     pub(super) acknowledged: Vec<OwnedEventId>,
     /// How many of these were sent before this server came back to the room the last time.
     pub(super) left_behind: usize,
+    pub(super) has_come_back: bool,
 }
 
 impl Server {
@@ -139,6 +140,7 @@ impl Server {
             next_id: 0,
             acknowledged: Vec::new(),
             left_behind: 0,
+            has_come_back: false,
         }
     }
 
@@ -280,6 +282,7 @@ impl Server {
     /// Notes that this server is back in the room.
     pub(super) fn is_back(&mut self) {
         self.left_behind = self.acknowledged.len() + self.afterwards.told.len();
+        self.has_come_back = true;
     }
 
     /// Loses what is not durable.
