@@ -251,10 +251,10 @@ impl KeyRing {
     }
 
     /// Whether a server has not answered when it was last asked for its keys, and that is new: it
-    /// may be there again soon. Whoever has been silent for some five minutes is not waited for.
+    /// may be there again soon. Whoever has been silent for five minutes is not waited for.
     #[must_use]
     pub fn awaits(&self, server: &ServerName) -> bool {
-        lock(&self.0.direct).has_just_failed(server)
+        lock(&self.0.direct).has_just_failed(server, self.0.now())
     }
 
     /// A server has shown that it is there: it may be asked again at once.

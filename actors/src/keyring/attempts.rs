@@ -17,8 +17,8 @@ pub(super) const LONGEST: u64 = 3_600_000;
 /// The longest wait where somebody says that they are that server, and there.
 pub(super) const LONGEST_IF_THERE: u64 = 60_000;
 
-/// After so many failures, one after the other, a server is not expected to answer soon.
-const HOPELESS: u32 = 7;
+/// Whoever has not answered for this long, in milliseconds, is not expected to do so soon.
+const HOPELESS: u64 = 300_000;
 
 /// What came of asking servers. Those that were not asked for longest are forgotten.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ struct Attempt {
     at: u64,
     /// 0 if there was an answer.
     failures: u32,
+    /// When the first of these failures was.
+    since: u64,
 }
 
 impl Attempt {
@@ -52,19 +54,22 @@ impl Attempts {
         if last.is_some_and(|last| now < last.at.saturating_add(last.wait().min(longest))) {
             return false;
         }
-        let failures = last.map_or(0, |last| last.failures).saturating_add(1);
-        self.0.put(server.to_owned(), Attempt { at: now, failures });
+        let failing = last.filter(|last| last.failures > 0);
+        let failures = failing.map_or(0, |last| last.failures).saturating_add(1);
+        let since = failing.map_or(now, |last| last.since);
+        self.0.put(server.to_owned(), Attempt { at: now, failures, since });
         true
     }
 
     /// A server has answered.
     pub(super) fn answered(&mut self, server: &ServerName, now: u64) {
-        self.0.put(server.to_owned(), Attempt { at: now, failures: 0 });
+        self.0.put(server.to_owned(), Attempt { at: now, failures: 0, since: now });
     }
 
     /// Whether a server has not answered when it was last asked, but has not failed for long.
-    pub(super) fn has_just_failed(&self, server: &ServerName) -> bool {
-        self.0.peek(server).is_some_and(|attempt| (1..HOPELESS).contains(&attempt.failures))
+    pub(super) fn has_just_failed(&self, server: &ServerName, now: u64) -> bool {
+        let attempt = self.0.peek(server).filter(|attempt| attempt.failures > 0);
+        attempt.is_some_and(|attempt| now < attempt.since.saturating_add(HOPELESS))
     }
 
     /// A server has shown that it is there: whatever failed before says nothing any more.
@@ -98,16 +103,17 @@ mod tests {
     fn who_fails_for_minutes_is_not_waited_for() {
         let far = <&ServerName>::try_from("far.org").expect("a name");
         let mut attempts = Attempts::new(NonZero::new(10).expect("ten"));
-        assert!(!attempts.has_just_failed(far));
-        let hopeless = (0..).step_by(1_000).find(|now| {
-            attempts.begin(far, *now, LONGEST);
-            !attempts.has_just_failed(far)
-        });
-        assert_eq!(hopeless, Some((5 + 10 + 20 + 40 + 80 + 160) * 1_000));
-        attempts.answered(far, 400_000);
-        assert!(!attempts.has_just_failed(far));
-        assert!(attempts.begin(far, 400_000 + AFTER_ANSWER, LONGEST));
-        assert!(attempts.has_just_failed(far));
+        assert!(!attempts.has_just_failed(far, 0));
+        // However often it is asked meanwhile.
+        for start in [1_000, 900_000] {
+            assert!(attempts.begin(far, start, LONGEST));
+            assert!(attempts.has_just_failed(far, start));
+            assert!(attempts.begin(far, start + 200_000, LONGEST));
+            assert!(attempts.has_just_failed(far, start + HOPELESS - 1));
+            assert!(!attempts.has_just_failed(far, start + HOPELESS));
+            attempts.answered(far, start + HOPELESS);
+            assert!(!attempts.has_just_failed(far, start + HOPELESS));
+        }
     }
 
     #[test]
