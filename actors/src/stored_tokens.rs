@@ -10,10 +10,12 @@ use parlour_storage::{
     Direction, Op, StorageError, Store,
     schema::{RegistrationToken, Stored, keys, keys::KeyReader},
 };
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{
     commit::{Announcement, Ops},
     env::Env,
+    per_key::PerKey,
     users::{Decision, UserError, Users},
 };
 
@@ -70,6 +72,10 @@ pub struct StoredTokens {
     env: Env,
     /// How many claims of each token are out.
     pending: Arc<Mutex<HashMap<String, u64>>>,
+    /// Held while a claim is made, so that of two who want the last use one gets it, and while a
+    /// claim becomes a completed use: in between that counts twice, and whoever asked just then
+    /// would be refused what is left.
+    turns: Arc<PerKey<String, AsyncMutex<()>>>,
 }
 
 /// One use of a token, for a registration that is under way. Nobody else gets it while this is
@@ -94,7 +100,7 @@ impl Drop for TokenClaim {
 
 impl StoredTokens {
     pub(crate) fn new(store: Store, users: Users, env: Env) -> Self {
-        Self { store, users, env, pending: Arc::default() }
+        Self { store, users, env, pending: Arc::default(), turns: Arc::default() }
     }
 
     /// A token.
@@ -197,8 +203,9 @@ impl StoredTokens {
     /// # Errors
     ///
     /// If storage cannot be read.
-    pub fn claim(&self, token: &str) -> Result<Option<TokenClaim>, StorageError> {
-        // Held meanwhile, so that of two who want the last use one gets it.
+    pub async fn claim(&self, token: &str) -> Result<Option<TokenClaim>, StorageError> {
+        let turns = self.turns.get(token, AsyncMutex::default);
+        let _turn = turns.lock().await;
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = self.store.typed(&keys::registration_token(token))? else {
             return Ok(None);
@@ -218,10 +225,14 @@ impl StoredTokens {
     ///
     /// [`UserError`]
     pub async fn complete(&self, claim: TokenClaim) -> Result<(), UserError> {
-        // The claim ends behind that: in between the use counts twice, and never not at all.
-        self.update(&claim.token, |entry| entry.completed = entry.completed.saturating_add(1))
-            .await
-            .map(drop)
+        let turns = self.turns.get(&claim.token, AsyncMutex::default);
+        let _turn = turns.lock().await;
+        let counted = self
+            .update(&claim.token, |entry| entry.completed = entry.completed.saturating_add(1))
+            .await;
+        // Behind that: in between the use counts twice, and never not at all.
+        drop(claim);
+        counted.map(drop)
     }
 
     fn state(&self, token: String, entry: RegistrationToken) -> TokenState {

@@ -63,7 +63,7 @@ async fn a_panic_costs_one_request_and_no_other() {
 #[actix::test]
 async fn a_full_disk_refuses_loudly_and_the_room_goes_on_when_there_is_room_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (engine, faults) = engine_on_failing_disk(dir.path()).await;
+    let (engine, faults) = engine_on_failing_disk(dir.path(), RoomLimits::default()).await;
     let room = create(&engine, "12").await;
     settle(&engine).await;
     let before = engine.rooms.send(&room, message("alice", "before")).await.unwrap();

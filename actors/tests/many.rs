@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use parlour_actors::{Engine, LocalEvent, RoomError, Rooms};
+use parlour_actors::{Engine, LocalEvent, RoomError, RoomLimits, Rooms};
 use parlour_storage::{
     faults::{Failing, FaultPlan},
     schema::User,
@@ -83,7 +83,7 @@ async fn several_requests_keep_their_order_and_others_come_between() {
 #[actix::test]
 async fn a_disk_that_refuses_leaves_nothing_of_them() {
     let dir = tempfile::tempdir().unwrap();
-    let (engine, faults) = engine_on_failing_disk(dir.path()).await;
+    let (engine, faults) = engine_on_failing_disk(dir.path(), RoomLimits::default()).await;
     let room = create(&engine, "12").await;
     let num = engine.store.room_num(room.as_str()).unwrap().unwrap();
     let head = || engine.store.room_head(num).unwrap().unwrap();

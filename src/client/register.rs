@@ -130,7 +130,7 @@ async fn register(
         device: (!req.inhibit_login).then_some(device),
         ..NewAccount::default()
     };
-    let token_use = context.accept(&passed, &mut new)?;
+    let token_use = context.accept(&passed, &mut new).await?;
     let (user, session) = match candidate {
         Candidate::Stranger(name) => accounts.create(name, new).await?,
         Candidate::Guest(guest, device) => accounts.upgrade(guest, device, new).await?,
@@ -236,11 +236,17 @@ impl RegisterContext {
     }
 
     /// Lets what the stages have shown take effect.
-    fn accept(&self, passed: &Passed, new: &mut NewAccount) -> Result<Option<TokenUse>, ApiError> {
+    async fn accept(
+        &self,
+        passed: &Passed,
+        new: &mut NewAccount,
+    ) -> Result<Option<TokenUse>, ApiError> {
         let mut token_use = None;
         for proof in passed.proofs() {
             match proof {
-                Proof::RegistrationToken(token) => token_use = Some(self.tokens.claim(token)?),
+                Proof::RegistrationToken(token) => {
+                    token_use = Some(self.tokens.claim(token).await?)
+                }
                 Proof::Terms(accepted) => new.accepted_terms.clone_from(accepted),
                 Proof::Nothing | Proof::User(_) => {}
             }

@@ -48,11 +48,11 @@ impl RegistrationTokens {
     ///
     /// # Errors
     /// 403 `M_FORBIDDEN` if the token cannot be used (any more).
-    pub fn claim(&self, token: &str) -> Result<TokenUse, ApiError> {
+    pub async fn claim(&self, token: &str) -> Result<TokenUse, ApiError> {
         if self.is_configured(token) {
             return Ok(TokenUse(None));
         }
-        let claim = self.stored.claim(token)?;
+        let claim = self.stored.claim(token).await?;
         let message = "The registration token is not valid any more";
         claim.map(|claim| TokenUse(Some(claim))).ok_or_else(|| ApiError::forbidden(message))
     }

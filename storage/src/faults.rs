@@ -57,13 +57,19 @@ pub struct FaultPlan {
 
 /// The plan of a file system, which can be changed at any time. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Faults(Arc<Mutex<FaultPlan>>);
+pub struct Faults(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    plan: Mutex<FaultPlan>,
+    gate: Mutex<()>,
+}
 
 impl Faults {
     /// With this plan to begin with.
     #[must_use]
     pub fn new(plan: FaultPlan) -> Self {
-        Self(Arc::new(Mutex::new(plan)))
+        Self(Arc::new(Inner { plan: Mutex::new(plan), gate: Mutex::default() }))
     }
 
     /// What is left of the plan.
@@ -77,6 +83,11 @@ impl Faults {
         *self.lock() = plan;
     }
 
+    /// No flush begins until what this gives is dropped.
+    pub fn hold_flushes(&self) -> HeldFlushes<'_> {
+        HeldFlushes { _gate: self.0.gate.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
     /// Puts the faults in front of a file system.
     #[must_use]
     pub fn of(&self, files: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {
@@ -84,8 +95,15 @@ impl Faults {
     }
 
     fn lock(&self) -> MutexGuard<'_, FaultPlan> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Flushes wait while this is there.
+#[derive(Debug)]
+#[must_use]
+pub struct HeldFlushes<'a> {
+    _gate: MutexGuard<'a, ()>,
 }
 
 #[derive(Debug)]
@@ -163,6 +181,7 @@ impl StorageFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        drop(self.faults.hold_flushes());
         let (delay, fails) = {
             let mut plan = self.faults.lock();
             (plan.flush_delay, plan.failing_flushes.strikes())

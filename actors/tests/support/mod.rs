@@ -21,7 +21,7 @@ use parlour_event::{
     pdu::{EventReference, PduBuilder},
     state::ReadState as _,
 };
-use parlour_storage::{StoreOptions, faults::Faults, fs::RealFiles};
+use parlour_storage::{MonotonicClock, StoreOptions, faults::Faults, fs::RealFiles};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 
 /// Waits until what follows in the background has come to an end, and is counted.
@@ -58,11 +58,13 @@ pub(crate) fn options(dir: Option<&Path>, rooms: RoomLimits) -> EngineOptions {
 }
 
 /// An engine on a disk that can be made to fail.
-pub(crate) async fn engine_on_failing_disk(dir: &Path) -> (Engine, Faults) {
+pub(crate) async fn engine_on_failing_disk(dir: &Path, rooms: RoomLimits) -> (Engine, Faults) {
     let faults = Faults::default();
     let files = faults.of(Arc::new(RealFiles));
-    let mut options = options(None, RoomLimits::default());
-    options.storage = Some(StoreOptions { files, ..StoreOptions::new(dir) });
+    let mut options = options(None, rooms);
+    let clock = options.env.clock.clone();
+    let clock: Option<MonotonicClock> = Some(Arc::new(move || clock.monotonic()));
+    options.storage = Some(StoreOptions { files, clock, ..StoreOptions::new(dir) });
     (Engine::start(options).await.unwrap(), faults)
 }
 
