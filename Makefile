@@ -40,7 +40,7 @@ test: test-rust test-python test-js
 
 test-rust:
 	rm -rf target/spec-coverage
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 # The binary is the one that `cargo test` has built. Asking for it in any other way would choose
 # other features of the dependencies, and build them all again.

@@ -53,6 +53,9 @@ fn a_backup_taken_while_writing_is_one_moment_of_the_log() {
         let report = backup(&data, &target, &Quiet).unwrap();
         assert!(report.through >= before, "everything acknowledged before is in it");
         taken.push((target, report));
+        while store.applied() == before && !thread.is_finished() {
+            std::thread::yield_now();
+        }
     }
     stop.send(()).unwrap();
     let (writer, model) = thread.join().unwrap();
