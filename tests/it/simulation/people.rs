@@ -9,8 +9,8 @@ use super::Weather;
 use crate::common::{Random, path};
 
 /// What somebody may try, and how often of a hundred times.
-const DEEDS: [(Deed, u64); 14] = [
-    (Deed::Say, 34),
+const DEEDS: [(Deed, u64); 15] = [
+    (Deed::Say, 32),
     (Deed::Topic, 9),
     (Deed::Kick, 7),
     (Deed::Ban, 4),
@@ -18,12 +18,13 @@ const DEEDS: [(Deed, u64); 14] = [
     (Deed::Invite, 4),
     (Deed::Leave, 5),
     (Deed::Join, 8),
+    (Deed::Knock, 2),
     (Deed::Empower, 5),
-    (Deed::Rules, 3),
-    (Deed::Redact, 5),
+    (Deed::Rules, 5),
+    (Deed::Redact, 4),
     (Deed::Type, 3),
     (Deed::Receipt, 4),
-    (Deed::Look, 5),
+    (Deed::Look, 4),
 ];
 
 /// What somebody tries.
@@ -37,6 +38,7 @@ pub(super) enum Deed {
     Invite,
     Leave,
     Join,
+    Knock,
     Empower,
     Rules,
     Redact,
@@ -57,6 +59,18 @@ impl Deed {
         }
         Self::Say
     }
+}
+
+/// Where it all happens.
+#[derive(Clone, Default)]
+pub(super) struct Place {
+    pub(super) room: String,
+    /// Who is in this room may be let into the other one.
+    pub(super) lobby: String,
+    /// Who may come in, one of which is the rule at any time.
+    pub(super) rules: &'static [&'static str],
+    /// Servers to come in through.
+    pub(super) via: Vec<String>,
 }
 
 /// Somebody on one of the servers.
@@ -134,11 +148,16 @@ impl Person {
         (status == 200).then(|| answer["event_id"].as_str().unwrap().to_owned())
     }
 
-    /// Comes into the room, through any of these servers.
+    /// Comes into a room, through any of these servers.
     pub(super) async fn join(&self, room: &str, via: &[String]) -> bool {
+        self.go_to("join", room, via).await == 200
+    }
+
+    /// Joins a room or knocks there, through any of these servers.
+    async fn go_to(&self, how: &str, room: &str, via: &[String]) -> u16 {
         let via: String = via.iter().map(|via| path("via={}&", &[via])).collect();
-        let at = path("join/{}?", &[room]) + via.trim_end_matches('&');
-        self.ask("POST", &at, json!({})).await.0 == 200
+        let at = path("{}/{}?", &[how, room]) + via.trim_end_matches('&');
+        self.ask("POST", &at, json!({})).await.0
     }
 
     /// Whether somebody is in the room, as this one's server sees it.
@@ -167,11 +186,10 @@ impl Person {
     pub(super) async fn act(
         &self,
         deed: Deed,
-        room: &str,
+        Place { room, lobby, rules, via }: &Place,
         number: u64,
         whom: &str,
         event: &str,
-        via: &[String],
     ) -> Option<String> {
         let about = json!({ "user_id": whom });
         match deed {
@@ -186,10 +204,15 @@ impl Person {
             Deed::Leave if self.is_safe => {}
             Deed::Leave => drop(self.in_room("POST", room, "leave", json!({})).await),
             Deed::Join => drop(self.join(room, via).await),
+            Deed::Knock => drop(self.go_to("knock", room, via).await),
             Deed::Empower => self.empower(room, whom, [0, 50][(number % 2) as usize]).await,
             Deed::Rules => {
-                let rule = ["public", "invite"][(number % 2) as usize];
-                self.set(room, "m.room.join_rules", json!({ "join_rule": rule })).await;
+                let rule = rules[number as usize % rules.len()];
+                let mut content = json!({ "join_rule": rule });
+                if rule.ends_with("restricted") {
+                    content["allow"] = json!([{ "type": "m.room_membership", "room_id": lobby }]);
+                }
+                self.set(room, "m.room.join_rules", content).await;
             }
             Deed::Redact => {
                 let rest = path("redact/{}/{}", &[event, &number.to_string()]);
