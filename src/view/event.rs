@@ -212,7 +212,7 @@ impl Reader {
         unsigned.membership = seen.membership.map(Membership::as_str);
         if let Some(replaced) = self.replaced(event)? {
             // What it said is told only to those who may see the earlier event itself.
-            let seen = self.judge(&replaced)?;
+            let seen = self.judge_replaced(&replaced, event)?;
             if seen.visible {
                 let fields = Fields::of(&replaced)?;
                 let rest = self.rest_of_erased(&fields, seen)?;

@@ -14,7 +14,7 @@ use parlour_event::{
     state::{ReadState as _, StateRoot},
     visibility::{self, AtEvent, HistoryVisibility},
 };
-use parlour_storage::schema::StoredEvent;
+use parlour_storage::schema::{EventMeta, StoredEvent};
 use ruma::{DeviceId, OwnedUserId, UserId};
 use serde::Deserialize;
 
@@ -185,7 +185,31 @@ impl Reader {
     ///
     /// If storage cannot be read.
     pub fn judge(&mut self, event: &StoredEvent) -> Result<Seen, ViewError> {
-        let (visibility, membership) = self.around(event.meta.state_before)?;
+        self.judge_at(event, &event.meta, event.meta.flags.is_visible())
+    }
+
+    /// What the reader is to a state event of which another one has taken the place. Around an
+    /// outlier no state is known: what it said may be known to those who may see what is as old
+    /// as the change.
+    pub(super) fn judge_replaced(
+        &mut self,
+        event: &StoredEvent,
+        by: &StoredEvent,
+    ) -> Result<Seen, ViewError> {
+        match event.meta.flags.outlier {
+            true => self.judge_at(event, &by.meta, true),
+            false => self.judge(event),
+        }
+    }
+
+    /// What the reader would be to an event that stood where another one does.
+    fn judge_at(
+        &mut self,
+        event: &StoredEvent,
+        place: &EventMeta,
+        is_open: bool,
+    ) -> Result<Seen, ViewError> {
+        let (visibility, membership) = self.around(place.state_before)?;
         let mut visibility = AtEvent::unchanged(visibility);
         let mut membership = AtEvent::unchanged(membership);
         if event.meta.state_key.is_some() && !event.meta.flags.rejected {
@@ -195,12 +219,12 @@ impl Reader {
                 membership.after = membership_of(event)?;
             }
         }
-        let visible = event.meta.flags.is_visible()
+        let visible = is_open
             && !event.meta.flags.withheld
             && event.meta.room == self.room.num
             && (visibility::may_see(visibility, membership, false)
                 || (visibility::may_see(visibility, membership, true)
-                    && self.joined_since((event.meta.depth, event.meta.pos))?));
+                    && self.joined_since((place.depth, place.pos))?));
         Ok(Seen { visible, membership: membership.after.or(Some(Membership::Leave)) })
     }
 

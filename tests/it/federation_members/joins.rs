@@ -184,3 +184,39 @@ fn guests_stay_at_home() {
     let guest = User::from_login(&far.http, &answer);
     guest.join(&room).refused(403, "M_GUEST_ACCESS_FORBIDDEN");
 }
+
+#[test]
+fn what_takes_the_place_of_the_state_at_a_join_tells_what_that_was() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let (alice, bob) = (near.user("alice"), far.user("bob"));
+    for visibility in ["shared", "joined"] {
+        let state = json!([{ "type": "m.room.history_visibility",
+            "content": { "history_visibility": visibility } }]);
+        let room = alice.create_room(json!({ "name": "Old", "initial_state": state })).room_id();
+        alice.invite(&room, &bob).ok();
+        bob.join(&room).ok();
+        let since = now(&bob);
+        let name = alice.set_state(&room, "m.room.name", "", json!({ "name": "New" })).event_id();
+        let member = json!({ "membership": "join", "displayname": "Alice" });
+        let member = alice.set_state(&room, "m.room.member", &alice.id, member).event_id();
+        let has = |sync: &Answer, id: &str| {
+            sync.timeline(&room).iter().any(|event| event["event_id"] == json!(id))
+        };
+        bob.sync_until(&since, |sync| has(sync, &member));
+        let before = |id: &str| {
+            let event = bob.room(&room, &path("event/{}", &[id])).ok();
+            assert!(event["unsigned"]["replaces_state"].is_string(), "{event:?}");
+            event["unsigned"]["prev_content"].clone()
+        };
+        assert_eq!(before(&name), json!({ "name": "Old" }));
+        assert_eq!(before(&member), json!({ "membership": "join" }));
+        // Who was invited knows of it.
+        let own = state_of(&bob, &room).into_iter().find(|(_, key, _)| *key == bob.id);
+        let (_, _, own) = own.unwrap();
+        let expected = match visibility {
+            "shared" => json!({ "membership": "invite" }),
+            _ => Value::Null,
+        };
+        assert_eq!(before(&own), expected);
+    }
+}
