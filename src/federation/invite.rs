@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use parlour_actors::out_of_band::OutOfBand;
 use parlour_event::{
     Pdu, RoomVersion,
@@ -13,13 +14,20 @@ use parlour_event::{
 };
 use parlour_storage::schema::OutOfBandEntry;
 use ruma::{
-    EventId, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
-    api::federation::membership::{
-        RawStrippedState,
-        create_invite::{v1, v2},
+    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
+    api::{
+        IncomingRequest, Metadata,
+        error::DeserializationError,
+        federation::membership::{
+            RawStrippedState,
+            create_invite::{v1, v2},
+        },
     },
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::value::{Error as ValueError, SeqDeserializer},
+};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
@@ -59,6 +67,44 @@ struct Invite<'a> {
     told: Vec<RawStrippedState>,
 }
 
+/// [`v2::Request`]. ruma's own insists on what may be left out.
+#[derive(Debug)]
+struct InviteV2 {
+    room_id: OwnedRoomId,
+    event_id: OwnedEventId,
+    body: Body,
+}
+
+#[derive(Debug, Deserialize)]
+struct Body {
+    room_version: RoomVersionId,
+    event: Box<RawValue>,
+    #[serde(default)]
+    invite_room_state: Vec<RawStrippedState>,
+}
+
+impl Metadata for InviteV2 {
+    const METHOD: Method = v2::Request::METHOD;
+    const RATE_LIMITED: bool = v2::Request::RATE_LIMITED;
+    type Authentication = <v2::Request as Metadata>::Authentication;
+    type PathBuilder = <v2::Request as Metadata>::PathBuilder;
+    const PATH_BUILDER: Self::PathBuilder = v2::Request::PATH_BUILDER;
+}
+
+impl IncomingRequest for InviteV2 {
+    type EndpointError = <v2::Request as IncomingRequest>::EndpointError;
+    type OutgoingResponse = v2::Response;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let args = SeqDeserializer::<_, ValueError>::new(path_args.iter().copied());
+        let (room_id, event_id) = Deserialize::deserialize(args)?;
+        Ok(Self { room_id, event_id, body: serde_json::from_slice(request.body())? })
+    }
+}
+
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<InviteContext>) -> Routes {
@@ -68,17 +114,16 @@ pub fn routes(context: Arc<InviteContext>) -> Routes {
 /// `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`
 async fn invite_v2(
     context: Arc<InviteContext>,
-    req: Ruma<v2::Request>,
+    req: Ruma<InviteV2>,
 ) -> Result<v2::Response, ApiError> {
-    let v2::Request { room_id, event_id, room_version, event, invite_room_state, .. } =
-        &req.request;
+    let InviteV2 { room_id, event_id, body } = req.request;
     let invite = Invite {
         origin: &req.caller,
-        room_id,
-        event_id,
-        version: room_version,
-        event: event.clone(),
-        told: invite_room_state.clone(),
+        room_id: &room_id,
+        event_id: &event_id,
+        version: &body.room_version,
+        event: body.event,
+        told: body.invite_room_state,
     };
     Ok(v2::Response::new(context.take(invite).await?))
 }
@@ -96,7 +141,7 @@ async fn invite_v1(
         event: Box<RawValue>,
     }
     #[derive(Default, Deserialize)]
-    struct Body {
+    struct Carrier {
         #[serde(default)]
         unsigned: Unsigned,
     }
@@ -111,7 +156,7 @@ async fn invite_v1(
         event_id: &req.event_id,
         version: &RoomVersionId::V2,
         event: serde_json::from_slice(&req.meta.body)?,
-        told: serde_json::from_slice::<Body>(&req.meta.body)?.unsigned.invite_room_state,
+        told: serde_json::from_slice::<Carrier>(&req.meta.body)?.unsigned.invite_room_state,
     };
     // What ruma calls the event is what has the event in it.
     let signed = Signed { event: context.take(invite).await? };
