@@ -49,14 +49,15 @@ pub fn routes(context: Arc<UserKeysContext>) -> Routes {
 
 /// `GET /_matrix/federation/v1/user/devices/{userId}`
 ///
-/// Devices without keys are none that others could send anything to.
+/// Devices without keys are none that others could send anything to. Who is not here, or not any
+/// more, has none: that is an answer, so that other servers forget what they knew.
 async fn get_devices(
     context: Arc<UserKeysContext>,
     req: Ruma<devices::Request>,
 ) -> Result<devices::Response, ApiError> {
     context.check_own(&req.user_id)?;
     if !context.exists(&req.user_id)? {
-        return Err(ApiError::not_found("There is no such user"));
+        return Ok(devices::Response::new(req.request.user_id, UInt::MIN));
     }
     // Before the devices: what changes meanwhile is told to have changed.
     let list = context.users.device_list(req.user_id.as_str())?;

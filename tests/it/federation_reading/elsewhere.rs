@@ -194,7 +194,12 @@ fn users_without_keys_have_none() {
     let expected = json!({ "user_id": alice.id, "stream_id": 0, "devices": [] });
     assert_eq!(devices(&alice.id).ok().body, expected);
     devices(&bob.id).refused(400, "M_INVALID_PARAM");
-    devices(&format!("@nobody:{}", near.name())).refused(404, "M_NOT_FOUND");
+    let carol = near.user("carol");
+    carol.confirmed("POST", "/_matrix/client/v3/account/deactivate", json!({})).ok();
+    for user in [&carol.id, &format!("@nobody:{}", near.name())] {
+        let expected = json!({ "user_id": user, "stream_id": 0, "devices": [] });
+        assert_eq!(devices(user).ok().body, expected);
+    }
     devices("alice").refused(400, "M_INVALID_PARAM");
     let query = |body: Value| post(&origin, &near, "user/keys/query", &[], &body);
     let nobody = format!("@nobody:{}", near.name());
