@@ -28,6 +28,7 @@ mod missing;
 mod parked;
 mod pdus;
 mod policy;
+mod presence;
 mod results;
 pub mod resync;
 

@@ -7,44 +7,29 @@
 use std::{borrow::Cow, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use parlour_actors::{
-    presence::{State, Status},
-    users::NewReceipt,
-};
+use parlour_actors::users::NewReceipt;
 use ruma::{
     EventId, OwnedUserId, RoomId, ServerName, UserId,
-    api::federation::transactions::edu::{
-        Edu, PresenceContent, PresenceUpdate, ReceiptContent, ReceiptData, SigningKeyUpdateContent,
-        TypingContent,
-    },
+    api::federation::transactions::edu::{Edu, ReceiptContent, ReceiptData, TypingContent},
     events::receipt::ReceiptThread,
-    presence::PresenceState,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ReceiveParts;
+use super::{ReceiveParts, presence::PresenceContent};
 use crate::view::{RoomView, ViewError};
 
 /// How long somebody types whose server does not say otherwise: servers repeat it every 40 seconds.
 const TYPING: Duration = Duration::from_secs(60);
 
-/// How many receipts one transaction may hold, and how many users' presence one EDU; the rest is
-/// dropped.
+/// How many receipts one transaction may hold; the rest is dropped.
 const MAX_RECEIPTS: usize = 500;
-const MAX_PRESENCE: usize = 500;
 
 /// How many receipts are made durable at the same time.
 const RECEIPTS_AT_ONCE: usize = 32;
 
-/// In how many of the rooms that are shared with a user its presence is shown.
-const MAX_ROOMS: usize = 500;
-
 /// The kind of receipt that servers tell each other.
 const READ: &str = "m.read";
-
-/// The longest status message that is taken, in bytes.
-const MAX_STATUS_MESSAGE: usize = 2_048;
 
 /// Takes in ephemeral data.
 #[derive(Debug)]
@@ -52,21 +37,30 @@ pub(super) struct EduReceiver {
     pub(super) parts: ReceiveParts,
 }
 
+/// What has come, as far as it is understood.
+enum Told {
+    Presence(PresenceContent),
+    Other(Edu),
+}
+
 /// Reads one. What a proposal has named before the specification did is still sent under that name
 /// by some.
-fn read(edu: &RawValue) -> serde_json::Result<Edu> {
+fn read(edu: &RawValue) -> serde_json::Result<Told> {
     #[derive(Deserialize)]
-    struct Unstable<'a> {
+    struct Named<'a> {
         #[serde(borrow)]
         edu_type: Cow<'a, str>,
-        content: SigningKeyUpdateContent,
+        #[serde(borrow)]
+        content: &'a RawValue,
     }
-    if let Ok(Unstable { edu_type, content }) = serde_json::from_str(edu.get())
-        && edu_type == "org.matrix.signing_key_update"
-    {
-        return Ok(Edu::SigningKeyUpdate(content));
-    }
-    serde_json::from_str(edu.get())
+    let Named { edu_type, content } = serde_json::from_str(edu.get())?;
+    Ok(match &*edu_type {
+        "m.presence" => Told::Presence(serde_json::from_str(content.get())?),
+        "org.matrix.signing_key_update" => {
+            Told::Other(Edu::SigningKeyUpdate(serde_json::from_str(content.get())?))
+        }
+        _ => Told::Other(serde_json::from_str(edu.get())?),
+    })
 }
 
 /// What became of one, in one word for the counter.
@@ -89,21 +83,23 @@ impl EduReceiver {
         let mut receipts = 0;
         for edu in edus {
             let (kind, outcome) = match read(&edu) {
-                Ok(Edu::Typing(content)) => ("m.typing", self.typing(origin, &content)),
-                Ok(Edu::Receipt(content)) => {
+                Ok(Told::Other(Edu::Typing(content))) => {
+                    ("m.typing", self.typing(origin, &content))
+                }
+                Ok(Told::Other(Edu::Receipt(content))) => {
                     ("m.receipt", self.receipts(origin, content, &mut receipts).await)
                 }
-                Ok(Edu::Presence(content)) => ("m.presence", self.presence(origin, content)),
-                Ok(Edu::DeviceListUpdate(content)) => {
+                Ok(Told::Presence(content)) => ("m.presence", self.presence(origin, content)),
+                Ok(Told::Other(Edu::DeviceListUpdate(content))) => {
                     ("m.device_list_update", self.device_changed(origin, content).await)
                 }
-                Ok(Edu::DirectToDevice(content)) => {
+                Ok(Told::Other(Edu::DirectToDevice(content))) => {
                     ("m.direct_to_device", self.to_device(origin, content).await)
                 }
-                Ok(Edu::SigningKeyUpdate(content)) => {
+                Ok(Told::Other(Edu::SigningKeyUpdate(content))) => {
                     ("m.signing_key_update", self.signing_keys_changed(origin, content).await)
                 }
-                Ok(_) => ("other", Ok("ignored")),
+                Ok(Told::Other(_)) => ("other", Ok("ignored")),
                 Err(_) => ("other", Ok("malformed")),
             };
             let outcome = outcome.unwrap_or_else(|error| {
@@ -208,41 +204,5 @@ impl EduReceiver {
             }
         }
         Ok(newest.map(|(_, id)| id))
-    }
-
-    fn presence(&self, origin: &ServerName, content: PresenceContent) -> Outcome {
-        let ReceiveParts { view, presence, clock, .. } = &self.parts;
-        if !presence.is_on() {
-            return Ok("ignored");
-        }
-        let mut outcome = "accepted";
-        for (number, update) in content.push.into_iter().enumerate() {
-            let PresenceUpdate { user_id, status_msg, last_active_ago, .. } = update;
-            let fits = number < MAX_PRESENCE
-                && speaks_for(origin, &user_id)
-                && status_msg.as_ref().is_none_or(|text| text.len() <= MAX_STATUS_MESSAGE);
-            let mut rooms = match fits {
-                true => view.store.rooms_with(user_id.as_str())?,
-                false => Vec::new(),
-            };
-            rooms.truncate(MAX_ROOMS);
-            if rooms.is_empty() {
-                outcome = "refused";
-                continue;
-            }
-            let state = match update.presence {
-                PresenceState::Online => State::Online,
-                PresenceState::Unavailable => State::Unavailable,
-                _ => State::Offline,
-            };
-            let status = Status {
-                state,
-                currently_active: update.currently_active && state == State::Online,
-                status_msg: status_msg.filter(|text| !text.is_empty()),
-                last_active_ts: clock.now_ms().saturating_sub(last_active_ago.into()),
-            };
-            presence.told(user_id.as_str(), status, rooms);
-        }
-        Ok(outcome)
     }
 }
