@@ -84,6 +84,7 @@ pub use self::{
     invites::{InviteAction, InvitePermission},
     page::{Page, PageRequest, Shown},
     power::Powers,
+    preview::understood,
     published::{ListPage, ListToken, PublishedRooms},
     reader::{Reader, Seen},
     resident::Resident,

@@ -23,10 +23,11 @@ use ruma::{
             get_public_rooms::v1 as remote_list, get_public_rooms_filtered::v1 as remote_search,
         },
     },
-    directory::{Filter, RoomNetwork},
+    directory::{Filter, PublicRoomsChunk, RoomNetwork},
     uint,
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::local;
 use crate::{
@@ -84,8 +85,8 @@ async fn list(
         let mut asked = remote_list::Request::new();
         asked.limit = Some(limit(req.limit));
         asked.since = req.since.clone();
-        let told = context.remote.ask(server, asked, LIST).await?;
-        let mut response = get_public_rooms::v3::Response::new(told.chunk);
+        let told: Told = context.remote.ask_json(server, asked, LIST).await?;
+        let mut response = get_public_rooms::v3::Response::new(told.rooms());
         response.prev_batch = told.prev_batch;
         response.next_batch = told.next_batch;
         response.total_room_count_estimate = told.total_room_count_estimate;
@@ -112,8 +113,8 @@ async fn search(
         asked.since = req.since.clone();
         asked.filter = req.filter.clone();
         asked.room_network = req.room_network.clone();
-        let told = context.remote.ask(server, asked, LIST).await?;
-        response.chunk = told.chunk;
+        let told: Told = context.remote.ask_json(server, asked, LIST).await?;
+        response.chunk = told.rooms();
         response.prev_batch = told.prev_batch;
         response.next_batch = told.next_batch;
         response.total_room_count_estimate = told.total_room_count_estimate;
@@ -130,6 +131,21 @@ async fn search(
     response.chunk = page.rooms;
     response.total_room_count_estimate = UInt::try_from(page.total).ok();
     Ok(response)
+}
+
+/// What another server tells of its list. One room that is none says nothing of the others.
+#[derive(Deserialize)]
+struct Told {
+    chunk: Vec<Box<RawValue>>,
+    prev_batch: Option<String>,
+    next_batch: Option<String>,
+    total_room_count_estimate: Option<UInt>,
+}
+
+impl Told {
+    fn rooms(&self) -> Vec<PublicRoomsChunk> {
+        self.chunk.iter().filter_map(|room| serde_json::from_str(room.get()).ok()).collect()
+    }
 }
 
 /// How many rooms a client gets that wants so many.

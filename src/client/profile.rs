@@ -198,8 +198,11 @@ impl ProfileContext {
         let mut request = get_profile_information::v1::Request::new(user.to_owned());
         request.field = field.cloned();
         let answer = self.remote.ask(user.server_name(), request, Limits::SMALL).await?;
-        // Some servers say that a field is not set by `null`.
-        Ok(answer.into_iter().filter(|(_, value)| !value.is_null()).collect())
+        // Some servers say that a field is not set by `null`, and none is what cannot be one.
+        let is_set = |(name, value): &(String, Value)| {
+            !value.is_null() && ProfileFieldValue::new(name, value.clone()).is_ok()
+        };
+        Ok(answer.into_iter().filter(is_set).collect())
     }
 
     /// The profile of a user of this server.

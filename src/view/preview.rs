@@ -60,15 +60,7 @@ impl Contents {
     fn join_rule(&self) -> JoinRuleSummary {
         match self.read::<RoomJoinRulesEventContent>(StateEventType::RoomJoinRules) {
             None => JoinRuleSummary::Invite,
-            Some(content) => match content.join_rule.into() {
-                known @ (JoinRuleSummary::Public
-                | JoinRuleSummary::Invite
-                | JoinRuleSummary::Knock
-                | JoinRuleSummary::Restricted(_)
-                | JoinRuleSummary::KnockRestricted(_)) => known,
-                // What is not known lets nobody in.
-                _ => JoinRuleSummary::Private,
-            },
+            Some(content) => understood(content.join_rule.into()),
         }
     }
 
@@ -218,6 +210,19 @@ impl View {
             }
         }
         Ok(false)
+    }
+}
+
+/// A rule, as far as it is known here: what is not lets nobody in.
+#[must_use]
+pub fn understood(rule: JoinRuleSummary) -> JoinRuleSummary {
+    match rule {
+        known @ (JoinRuleSummary::Public
+        | JoinRuleSummary::Invite
+        | JoinRuleSummary::Knock
+        | JoinRuleSummary::Restricted(_)
+        | JoinRuleSummary::KnockRestricted(_)) => known,
+        _ => JoinRuleSummary::Private,
     }
 }
 

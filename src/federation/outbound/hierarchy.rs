@@ -4,6 +4,7 @@
 //! Specification: <https://spec.matrix.org/v1.19/server-server-api/#spaces>
 
 use std::{
+    mem,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -13,10 +14,17 @@ use lru::LruCache;
 use parlour_actors::{env::Clock, per_key::PerKey};
 use ruma::{
     OwnedRoomId, OwnedServerName, RoomId,
-    api::federation::space::get_hierarchy::v1::{Request, Response},
+    api::federation::space::{
+        SpaceHierarchyParentSummary,
+        get_hierarchy::v1::{Request, Response},
+    },
+    room::RoomSummary,
 };
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{client::FederationClient, transport::Limits};
+use crate::view::understood;
 
 /// For the children of one space.
 const LIMITS: Limits = Limits { time: Duration::from_secs(8), body: 4 << 20 };
@@ -30,6 +38,32 @@ const LIFETIMES: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(
 /// How many answers are remembered: the largest of them together are some hundred megabytes, the
 /// usual ones some.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(128).expect("it is not 0");
+
+/// An answer as it comes. One child that is none says nothing of the others.
+#[derive(Deserialize)]
+struct Answer {
+    room: SpaceHierarchyParentSummary,
+    children: Vec<Box<RawValue>>,
+    inaccessible_children: Vec<OwnedRoomId>,
+}
+
+impl From<Answer> for Response {
+    fn from(answer: Answer) -> Self {
+        let mut response = Self::new(answer.room);
+        let children = answer.children.iter();
+        response.children =
+            children.filter_map(|child| serde_json::from_str(child.get()).ok()).collect();
+        response.inaccessible_children = answer.inaccessible_children;
+        response.children.iter_mut().for_each(understand);
+        understand(&mut response.room.summary);
+        response
+    }
+}
+
+/// Rules that nobody here knows are none that clients could be told.
+fn understand(room: &mut RoomSummary) {
+    room.join_rule = understood(mem::take(&mut room.join_rule));
+}
 
 /// What is known of a room since when, if anything.
 type Told = (Duration, Option<Arc<Response>>);
@@ -70,13 +104,14 @@ impl RemoteRooms {
         }
         let mut found = None;
         for server in via {
-            let answer = self.0.client.ask(server, Request::new(room.to_owned()), LIMITS).await;
+            let request = Request::new(room.to_owned());
+            let answer = self.0.client.ask_json::<_, Answer>(server, request, LIMITS).await;
             found = answer.ok().filter(|answer| answer.room.summary.room_id == *room);
             if found.is_some() {
                 break;
             }
         }
-        let found = found.map(Arc::new);
+        let found = found.map(|answer| Arc::new(Response::from(answer)));
         let now = self.0.clock.monotonic();
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.put(room.to_owned(), (now, found.clone()));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{each, get, pair, post};
-use crate::common::{Server, User, path};
+use crate::common::{Asked, FakeServer, Server, User, path};
 
 fn publish(user: &User, room: &str) {
     let at = path("/_matrix/client/v3/directory/list/room/{}", &[room]);
@@ -231,4 +231,51 @@ fn strangers_have_no_other_server_asked() {
     let at = path("/_matrix/client/v3/directory/room/{}", &[&alias]);
     alice.http.get(&at).ok();
     near.http.get(&at).refused(403, "M_FORBIDDEN");
+}
+
+/// What a server answers that has something wrong in everything.
+fn partly_wrong(asked: &Asked) -> Option<(u16, Vec<u8>)> {
+    let room = |id: &str, rule: &str| {
+        json!({ "room_id": id, "num_joined_members": 3, "world_readable": true,
+            "guest_can_join": false, "join_rule": rule, "children_state": [] })
+    };
+    let answer = if asked.is("v1/publicRooms") {
+        let odd = json!({ "room_id": "!odd:example.org", "canonical_alias": "none" });
+        json!({ "chunk": [5, odd, room("!good:example.org", "public")], "next_batch": "more" })
+    } else if asked.is("v1/hierarchy") {
+        json!({ "room": room(&asked.part(5), "new"), "inaccessible_children": [],
+            "children": [5, { "room_id": 7 }, room("!good:example.org", "newer")] })
+    } else if asked.is("v1/query/profile") {
+        json!({ "displayname": 5, "avatar_url": "mxc://example.org/a", "org.example": { "a": 1 } })
+    } else {
+        return None;
+    };
+    Some((200, answer.to_string().into_bytes()))
+}
+
+#[test]
+fn what_is_wrong_with_one_thing_elsewhere_does_not_concern_the_others() {
+    let (near, far) = (Server::start_federated(&[]), FakeServer::start(|_| partly_wrong));
+    let alice = near.user("alice");
+    let list = path("/_matrix/client/v3/publicRooms?server={}", &[far.name()]);
+    for rooms in [alice.http.get(&list).ok(), alice.http.post(&list, &json!({})).ok()] {
+        assert_eq!(rooms.chunk().len(), 1);
+        assert_eq!(rooms.chunk()[0]["room_id"], "!good:example.org");
+        assert_eq!(rooms["next_batch"], "more");
+    }
+    let (here, there) = (space(&alice, "Here"), format!("!there:{}", far.name()));
+    alice.set_state(&here, "m.space.child", &there, json!({ "via": [far.name()] })).ok();
+    let walk = path("/_matrix/client/v1/rooms/{}/hierarchy", &[&here]);
+    let found = alice.http.get(&walk).ok();
+    assert_eq!(
+        (&found["rooms"][1]["room_id"], &found["rooms"][1]["join_rule"]),
+        (&json!(there), &json!("private"))
+    );
+    let summary = path("/_matrix/client/v1/room_summary/{}?via={}", &[&there, far.name()]);
+    assert_eq!(alice.http.get(&summary).ok()["join_rule"], "private");
+    let bob = format!("@bob:{}", far.name());
+    let profile = path("/_matrix/client/v3/profile/{}", &[&bob]);
+    let expected = json!({ "avatar_url": "mxc://example.org/a", "org.example": { "a": 1 } });
+    assert_eq!(alice.http.get(&profile).ok().body, expected);
+    alice.http.get(&format!("{profile}/displayname")).refused(404, "M_NOT_FOUND");
 }
