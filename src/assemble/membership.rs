@@ -36,6 +36,7 @@ pub(super) fn members(boot: &Boot, engine: &Engine, view: &View, network: &Netwo
         view: view.clone(),
         rooms: rooms.clone(),
         users: engine.users.clone(),
+        typing: engine.typing.clone(),
         server_name,
         elsewhere: Elsewhere::new(view.clone(), rooms, out_of_band, handshakes),
     }

@@ -30,7 +30,7 @@ use ruma::{
 };
 
 pub(crate) use self::change::ANY;
-use self::change::Change;
+use self::change::{BANNED, Change};
 pub use self::{change::Members, elsewhere::Elsewhere};
 use super::{aliases::AliasContext, local, standing};
 use crate::{
@@ -255,7 +255,7 @@ async fn unban(
     req: Ruma<unban_user::v3::Request>,
 ) -> Result<unban_user::v3::Response, ApiError> {
     let (members, target) = (&context.members, &req.user_id);
-    remove(members, &req.caller, &req.room_id, target, &req.reason, &[Membership::Ban]).await?;
+    remove(members, &req.caller, &req.room_id, target, &req.reason, BANNED).await?;
     Ok(unban_user::v3::Response::new())
 }
 

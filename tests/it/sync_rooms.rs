@@ -111,7 +111,9 @@ fn a_rejected_invite_shows_nothing_of_the_room() {
     let answer = news(&bob, &token);
     let left = &answer["rooms"]["leave"][&room];
     assert_eq!(types(&left["timeline"]["events"]), ["m.room.member"]);
-    assert_eq!(left["timeline"]["events"][0]["content"]["membership"], "leave");
+    let event = &left["timeline"]["events"][0];
+    assert_eq!(event["content"]["membership"], "leave");
+    assert_eq!(event["unsigned"]["prev_content"]["membership"], "invite", "bob knows of it");
     assert!(left["state"].is_null(), "{left}");
     assert!(news(&bob, &answer.next_batch())["rooms"].is_null());
     // A ban of somebody who is not there is told as well, and as little of the room.
@@ -321,6 +323,20 @@ fn who_stops_typing_is_taken_off_the_list() {
     bob.http.put(&typing, &json!({ "typing": false })).ok();
     let seen = alice.sync_until(&seen.next_batch(), |answer| !who(answer).is_empty());
     assert_eq!(who(&seen), [json!([])]);
+    // Nor does anybody type who has left, or was made to leave.
+    let stopped = |since: &str, leave: &dyn Fn()| {
+        bob.http.put(&typing, &json!({ "typing": true })).ok();
+        let seen = alice.sync_until(since, |answer| who(answer) == [json!([bob.id])]);
+        leave();
+        let seen = alice.sync_until(&seen.next_batch(), |answer| who(answer) == [json!([])]);
+        seen.next_batch()
+    };
+    let since = stopped(&seen.next_batch(), &|| drop(bob.leave(&room).ok()));
+    bob.join(&room).ok();
+    let about = json!({ "user_id": bob.id });
+    let since = stopped(&since, &|| drop(alice.membership(&room, "kick", about.clone()).ok()));
+    bob.join(&room).ok();
+    stopped(&since, &|| drop(alice.membership(&room, "ban", about.clone()).ok()));
 }
 
 // Checklist 9.5

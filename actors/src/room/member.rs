@@ -17,7 +17,14 @@ impl RoomCore {
         event: LocalEvent,
         from: &[Membership],
     ) -> Result<Local, RoomError> {
-        self.check_membership(event.state_key.as_deref().unwrap_or_default(), from)?;
+        let target = event.state_key.as_deref().unwrap_or_default();
+        let checked = self.check_membership(target, from);
+        // Who is not in the room does not learn from a refusal who else is.
+        if checked.is_err() && event.sender.as_str() != target {
+            let is_in = self.check_membership(event.sender.as_str(), &[Membership::Join]);
+            is_in.map_err(|_| RoomError::UnknownRoom)?;
+        }
+        checked?;
         self.local(event)
     }
 

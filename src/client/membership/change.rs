@@ -2,7 +2,8 @@
 
 use actix_web::http::StatusCode;
 use parlour_actors::{
-    LocalEvent, Rooms, Sent,
+    LocalEvent, RoomError, Rooms, Sent,
+    typing::Typing,
     users::{Users, add_profile},
 };
 use parlour_event::{
@@ -25,6 +26,9 @@ const AUTHORISED_BY: &str = "join_authorised_via_users_server";
 /// For changes that the auth rules alone decide on.
 pub(crate) const ANY: &[Membership] =
     &[Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban, Membership::Knock];
+
+/// For an unban.
+pub(crate) const BANNED: &[Membership] = &[Membership::Ban];
 
 /// Who can still be invited by e-mail or the like, or is invited already.
 const NOT_YET: &[Membership] = &[Membership::Leave, Membership::Knock];
@@ -62,6 +66,8 @@ pub struct Members {
     pub rooms: Rooms,
     /// Whose names and avatars go into member events.
     pub users: Users,
+    /// Who types: nobody does who is not in the room any more.
+    pub typing: Typing,
     /// Which users are ours.
     pub server_name: OwnedServerName,
     /// Rooms that this server is not in, and users of other servers.
@@ -114,7 +120,13 @@ impl Members {
             Some(Membership::Leave) if sender == target && self.is_outside(room_id, target)? => {
                 self.leave_elsewhere(change).await
             }
-            Some(Membership::Leave | Membership::Ban) => self.send(change).await,
+            Some(Membership::Leave | Membership::Ban) => {
+                let sent = self.send(change).await?;
+                if let Some(room) = self.view.room(room_id)? {
+                    self.typing.set(room.num, target.as_str(), None);
+                }
+                Ok(sent)
+            }
             None => {
                 let message = "`membership` must be join, invite, knock, leave or ban";
                 Err(ApiError::bad_json(message))
@@ -124,7 +136,14 @@ impl Members {
 
     async fn send(&self, change: Change<'_>) -> Result<Sent, ApiError> {
         let (room_id, from) = (change.room_id, change.from);
-        Ok(self.rooms.change_membership(room_id, change.event(), from).await?)
+        let sent = self.rooms.change_membership(room_id, change.event(), from).await;
+        sent.map_err(|error| match error {
+            // The specification's own example of this code.
+            RoomError::WrongMembership { .. } if from == BANNED => {
+                ApiError::new(StatusCode::FORBIDDEN, ErrorCode::BadState, error.to_string())
+            }
+            error => error.into(),
+        })
     }
 
     async fn join(&self, mut change: Change<'_>) -> Result<Sent, ApiError> {

@@ -28,6 +28,8 @@ fn members_type_for_themselves() {
     types(&bob, &bob, json!({ "typing": true, "timeout": 1 })).refused(403, "M_FORBIDDEN");
     bob.join(&room).ok();
     types(&bob, &bob, json!({ "typing": true, "timeout": 1 })).ok();
+    types(&bob, &bob, json!({ "typing": true })).ok();
+    types(&bob, &bob, json!({ "typing": true, "timeout": "long" })).refused(400, "M_BAD_JSON");
     types(&bob, &bob, json!({})).refused(400, "M_BAD_JSON");
     types(&bob, &bob, json!({ "typing": "yes" })).refused(400, "M_BAD_JSON");
 }
