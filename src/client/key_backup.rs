@@ -13,18 +13,21 @@ use ruma::{
     OwnedRoomId, UInt,
     api::{
         client::backup::{
-            KeyBackupData, add_backup_keys, add_backup_keys_for_room, add_backup_keys_for_session,
-            create_backup_version, delete_backup_keys, delete_backup_keys_for_room,
-            delete_backup_keys_for_session, delete_backup_version, get_backup_info,
-            get_backup_keys, get_backup_keys_for_room, get_backup_keys_for_session,
-            get_latest_backup_info, update_backup_version,
+            BackupAlgorithm, KeyBackupData, add_backup_keys, add_backup_keys_for_room,
+            add_backup_keys_for_session, create_backup_version, delete_backup_keys,
+            delete_backup_keys_for_room, delete_backup_keys_for_session, delete_backup_version,
+            get_backup_info, get_backup_keys, get_backup_keys_for_room,
+            get_backup_keys_for_session, get_latest_backup_info, update_backup_version,
         },
         error::ErrorCode,
     },
     serde::Raw,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
 
 use super::keys::text;
 use crate::{
@@ -105,12 +108,22 @@ impl Info {
     }
 }
 
+/// Checks what a client says about a backup. ruma's type demands signatures, which are optional.
+fn check(described: &Raw<BackupAlgorithm>) -> Result<(), ApiError> {
+    let mut described: Map<String, Value> = described.deserialize_as_unchecked()?;
+    if let Some(Value::Object(data)) = described.get_mut("auth_data") {
+        data.entry("signatures").or_insert_with(|| Map::new().into());
+    }
+    Raw::<BackupAlgorithm>::from_json(to_raw_value(&described)?).deserialize()?;
+    Ok(())
+}
+
 /// `POST /_matrix/client/v3/room_keys/version`
 async fn create(
     context: Arc<KeyBackupContext>,
     req: Ruma<create_backup_version::v3::Request>,
 ) -> Result<create_backup_version::v3::Response, ApiError> {
-    req.algorithm.deserialize()?;
+    check(&req.algorithm)?;
     let info = text(&req.algorithm);
     let version = context.users.create_backup(req.caller.user_id.as_str(), info).await?;
     Ok(create_backup_version::v3::Response::new(version.to_string()))
@@ -138,7 +151,7 @@ async fn update(
     context: Arc<KeyBackupContext>,
     req: Ruma<update_backup_version::v3::Request>,
 ) -> Result<update_backup_version::v3::Response, ApiError> {
-    req.algorithm.deserialize()?;
+    check(&req.algorithm)?;
     let described: Described = serde_json::from_str(req.algorithm.json().get())?;
     if described.version.is_some_and(|version| version != req.version) {
         return Err(ApiError::invalid_param("The version in the body is another one"));

@@ -181,6 +181,23 @@ fn a_large_backup_comes_whole() {
 }
 
 #[test]
+fn a_backup_need_not_be_signed() {
+    let server = Server::start();
+    let alice = server.user("alice");
+    let mut unsigned = about("first");
+    unsigned["auth_data"].as_object_mut().unwrap().remove("signatures");
+    let version = alice.http.post(VERSION, &unsigned).text("version");
+    assert_eq!(alice.http.get(VERSION).ok()["auth_data"], unsigned["auth_data"]);
+    unsigned["auth_data"]["own"] = json!("changed");
+    alice.http.put(&of(&version), &unsigned).ok();
+    assert_eq!(alice.http.get(&of(&version)).ok()["auth_data"], unsigned["auth_data"]);
+    for data in [json!({}), json!({ "public_key": 1 }), json!([])] {
+        unsigned["auth_data"] = data;
+        alice.http.post(VERSION, &unsigned).refused(400, "M_BAD_JSON");
+    }
+}
+
+#[test]
 fn what_is_no_backup_is_refused() {
     let server = Server::start();
     let alice = server.user("alice");
