@@ -207,14 +207,16 @@ impl Reader {
         format: EventFormat,
         relations: Option<Bundle>,
     ) -> Result<Box<RawValue>, ViewError> {
-        let mut unsigned = self.plain_unsigned(event, fields)?;
+        let mut unsigned = self.plain_unsigned(event, fields, format)?;
         unsigned.relations = relations;
         unsigned.membership = seen.membership.map(Membership::as_str);
         if let Some(replaced) = self.replaced(event)? {
-            // What it said is told only to those who may see the earlier event itself.
+            // What it said is told only to those who may see the earlier event itself; what became
+            // of themselves, an invite, say, they have been told anyway.
             let seen = self.judge_replaced(&replaced, event)?;
-            if seen.visible {
-                let fields = Fields::of(&replaced)?;
+            let fields = Fields::of(&replaced)?;
+            let is_own = || fields.is_member_event_of(self.user());
+            if seen.visible || replaced.meta.flags.is_visible() && is_own() {
                 let rest = self.rest_of_erased(&fields, seen)?;
                 unsigned.prev_content = Some(rest.unwrap_or_else(|| fields.content.to_owned()));
             }
@@ -238,7 +240,7 @@ impl Reader {
         format: EventFormat,
     ) -> Result<Raw<T>, ViewError> {
         let fields = Fields::of(event)?;
-        let unsigned = self.plain_unsigned(event, &fields)?;
+        let unsigned = self.plain_unsigned(event, &fields, format)?;
         let content = self.state_content(event, &fields)?;
         let fields = Fields { content: &content, ..fields.clone() };
         Ok(Raw::from_json(render(event, &fields, unsigned, self.room_id(), format)?))
@@ -249,8 +251,10 @@ impl Reader {
         &mut self,
         event: &'a StoredEvent,
         fields: &Fields<'_>,
+        format: EventFormat,
     ) -> Result<Unsigned<'a>, ViewError> {
-        Ok(Unsigned { redacted_because: self.redaction_of(event)?, ..self.own(event, fields) })
+        let redacted_because = self.redaction_of(event, format)?;
+        Ok(Unsigned { redacted_because, ..self.own(event, fields) })
     }
 
     /// What is known from the event alone.
@@ -268,7 +272,11 @@ impl Reader {
     /// The redaction that was applied to an event. It does not tell by what it was redacted
     /// itself: redactions of redactions may go on for ever. Who may not see it learns only that
     /// it is there, so that clients know why the event is empty.
-    fn redaction_of(&mut self, event: &StoredEvent) -> Result<Option<Box<RawValue>>, ViewError> {
+    fn redaction_of(
+        &mut self,
+        event: &StoredEvent,
+        format: EventFormat,
+    ) -> Result<Option<Box<RawValue>>, ViewError> {
         let Some(num) = event.meta.redacted_because else { return Ok(None) };
         let Some(redaction) = self.view().store.event(num)? else { return Ok(None) };
         let seen = self.judge(&redaction)?;
@@ -280,7 +288,7 @@ impl Reader {
         }
         let membership = seen.membership.map(Membership::as_str);
         let unsigned = Unsigned { membership, ..self.own(&redaction, &fields) };
-        render(&redaction, &fields, unsigned, self.room_id(), EventFormat::Sync).map(Some)
+        render(&redaction, &fields, unsigned, self.room_id(), format).map(Some)
     }
 
     /// The state event that a state event took the place of.

@@ -322,6 +322,7 @@ fn redactions_show_what_they_redact_in_both_places() {
         assert_eq!(because["event_id"], redaction.as_str());
         assert_eq!(because["content"]["reason"], "regret");
         assert_eq!(because["redacts"], target.as_str());
+        assert_eq!(because["room_id"], room.as_str());
         // A redaction of the redaction leaves the first one applied.
         let second = alice.redact(&room, &redaction, "more regret").event_id();
         let third = alice.redact(&room, &second, "even more").event_id();
