@@ -92,6 +92,13 @@ fn kinds_of_events_are_chosen() {
     let from = section["prev_batch"].as_str().unwrap();
     let older = alice.room(&room, &path("messages?dir=b&limit=2&from={}", &[from])).ok();
     assert_eq!(older.chunk()[1]["event_id"], json!(event));
+    // Where nothing is shown that could be a start, there is a history to page through, too.
+    let nothing = json!({ "room": { "timeline": { "types": [] } } });
+    let answer = alice.sync(Ask::initial().filter(nothing)).ok();
+    let section = &answer["rooms"]["join"][&room]["timeline"];
+    let from = section["prev_batch"].as_str().unwrap();
+    let older = alice.room(&room, &path("messages?dir=b&limit=2&from={}", &[from])).ok();
+    assert_eq!(older.chunk()[1]["event_id"], json!(event));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     push::{Unread, counts::Place},
-    view::{Reader, ViewError},
+    view::{Reader, SyncToken, ViewError},
 };
 
 /// What of a room is new to the client.
@@ -65,6 +65,11 @@ impl Round<'_> {
         let has_read = self.ephemeral(relation, &window, &mut room.ephemeral)?;
         if room.is_empty() && !has_read && !self.wants_all() {
             return Ok(None);
+        }
+        if !window.known && room.timeline.events.is_empty() {
+            // The filter shows no event of it, but there is a history to page through.
+            let now = SyncToken::at(self.now.pos);
+            room.timeline.prev_batch.get_or_insert_with(|| now.to_string());
         }
         self.count(relation, &mut room)?;
         Ok(Some(room))
