@@ -32,7 +32,7 @@ use super::local;
 use crate::{
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{AnyCaller, Api, Caller, Routes, Ruma},
+    http::{AnyCaller, Api, Caller, RouteOptions, Routes, Ruma},
     view::{RoomView, Standing, View},
 };
 
@@ -64,7 +64,7 @@ pub struct AliasContext {
 #[must_use]
 pub fn routes(context: Arc<AliasContext>) -> Routes {
     Routes::new(Api::Client, context)
-        .route(look_up)
+        .route_with(RouteOptions::default().for_guests(), look_up)
         .route(create)
         .route(remove)
         .route(list)

@@ -33,7 +33,7 @@ use super::local;
 use crate::{
     error::ApiError,
     federation::outbound::{client::FederationClient, transport::Limits},
-    http::{AnyCaller, Api, Caller, Routes, Ruma},
+    http::{AnyCaller, Api, Caller, RouteOptions, Routes, Ruma},
     view::{
         ListPage, ListToken, PublishedRooms, RoomView, View,
         published::{Audience, Excerpt},
@@ -68,7 +68,7 @@ pub struct DirectoryContext {
 #[must_use]
 pub fn routes(context: Arc<DirectoryContext>) -> Routes {
     Routes::new(Api::Client, context)
-        .route(list)
+        .route_with(RouteOptions::default().for_guests(), list)
         .route(search)
         .route(visibility)
         .route(set_visibility)

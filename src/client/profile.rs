@@ -62,8 +62,8 @@ pub struct ProfileContext {
 pub fn routes(context: Arc<ProfileContext>) -> Routes {
     let active = RouteOptions::default().admits(Admits::Active);
     Routes::new(Api::Client, context)
-        .route(get)
-        .route(get_field)
+        .route_with(RouteOptions::default().for_guests(), get)
+        .route_with(RouteOptions::default().for_guests(), get_field)
         .route_with(active.for_guests(), set_field)
         .route_with(active.for_guests(), delete_field)
         .finish()

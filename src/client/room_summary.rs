@@ -15,7 +15,7 @@ use super::aliases::AliasContext;
 use crate::{
     error::ApiError,
     federation::outbound::hierarchy::RemoteRooms,
-    http::{Api, Routes, Ruma},
+    http::{Api, RouteOptions, Routes, Ruma},
     view::View,
 };
 
@@ -33,7 +33,8 @@ pub struct RoomSummaryContext {
 /// The endpoints of this file.
 #[must_use]
 pub fn routes(context: Arc<RoomSummaryContext>) -> Routes {
-    Routes::new(Api::Client, context).route(summary).finish()
+    let options = RouteOptions::default().for_guests();
+    Routes::new(Api::Client, context).route_with(options, summary).finish()
 }
 
 /// `GET /_matrix/client/v1/room_summary/{roomIdOrAlias}`

@@ -54,7 +54,8 @@ impl RouteOptions {
         Self { rate, max_body: None, raw_body: false, required_key: None, guests: false, admits }
     }
 
-    /// The same for an endpoint that guests may use, too (CS API, "Guest access").
+    /// The same for an endpoint that guests may use, too: those of CS API, "Guest access", and those
+    /// that need no token, which are not closed to a guest for having one.
     #[must_use]
     pub const fn for_guests(mut self) -> Self {
         self.guests = true;
