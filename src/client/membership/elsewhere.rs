@@ -197,8 +197,12 @@ impl Elsewhere {
     ) -> Result<Sent, ApiError> {
         let parts = &*self.0;
         let not_in = || ApiError::forbidden("You are not in this room");
-        let invite = parts.rooms.propose(room_id, event).await?;
         let room = parts.view.room(room_id)?.ok_or_else(not_in)?;
+        // Nobody could come, and what is told of the room is not for other servers.
+        if !parts.view.federates(&room)? {
+            return Err(ApiError::forbidden("The room is for users of one server alone"));
+        }
+        let invite = parts.rooms.propose(room_id, event).await?;
         let (version, inviter) = (room.version, invite.sender().to_string());
         let told = parts.view.run(move |view| {
             let told = view.told_state(room.head.state, Some(&inviter))?;
@@ -372,6 +376,9 @@ fn not_invited(error: HandshakeError) -> ApiError {
         }) => {
             let message = "The user's server does not support the version of this room";
             ApiError::new(StatusCode::BAD_REQUEST, ErrorCode::UnsupportedRoomVersion, message)
+        }
+        HandshakeError::Ask(AskError::Refused { status: 404, .. }) => {
+            gateway("The user's server takes no invites")
         }
         other => match judge(other) {
             Failure::Final(error) | Failure::Passing(error) => error,

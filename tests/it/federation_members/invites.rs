@@ -1,6 +1,7 @@
 //! Inviting users of other servers.
 
 use super::*;
+use crate::common::FakeServer;
 
 fn about(user: &User) -> Value {
     json!({ "user_id": user.id })
@@ -312,4 +313,19 @@ fn the_first_version_takes_the_event_alone() {
     assert!(signed.body[1]["event"]["signatures"][far.name()].is_object());
     let sync = bob.sync(Ask::initial()).ok();
     assert_eq!(told(&sync, "invite", &room)["m.room.name"]["name"], "Old");
+}
+
+#[test]
+fn other_servers_hear_nothing_of_rooms_that_are_not_for_them() {
+    let (near, far) = (Server::start_federated(&[]), FakeServer::start(|_| |_: &_| None));
+    let alice = near.user("alice");
+    let bob = json!({ "user_id": format!("@bob:{}", far.name()) });
+    let body = json!({ "name": "Secret", "creation_content": { "m.federate": false } });
+    let room = alice.create_room(body).room_id();
+    alice.membership(&room, "invite", bob.clone()).refused(403, "M_FORBIDDEN");
+    assert!(!far.asked().iter().any(|asked| asked.path.contains("/invite/")));
+    // What a server does not know is not what the client has asked for.
+    let room = alice.create_room(json!({})).room_id();
+    alice.membership(&room, "invite", bob).refused(502, "M_UNKNOWN");
+    assert!(far.asked().iter().any(|asked| asked.is("v2/invite")));
 }
