@@ -26,7 +26,7 @@ pub const VERSIONS: [&str; 22] = [
 
 /// Proposals that clients ask for by name: some that no version of the specification has, and
 /// stable ones that some look for still.
-const UNSTABLE_FEATURES: [&str; 15] = [
+const UNSTABLE_FEATURES: [&str; 17] = [
     "im.nheko.summary",
     "org.matrix.msc3030",
     "org.matrix.msc3391",
@@ -42,6 +42,8 @@ const UNSTABLE_FEATURES: [&str; 15] = [
     "org.matrix.msc4308",
     "uk.half-shot.msc2666.query_mutual_rooms",
     "uk.half-shot.msc2666.query_mutual_rooms.stable",
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
 ];
 
 /// What these endpoints need to know.

@@ -231,6 +231,11 @@ test("profiles, the directory and ignored users", async () => {
     assert.equal((await bob.sdk.getProfileInfo(alice.id)).displayname, "Alice Liddell");
     const { results } = await bob.sdk.searchUserDirectory({ term: "liddell" });
     assert.ok(results.some((user) => user.user_id === alice.id));
+    await alice.sdk.setExtendedProfileProperty("m.tz", "Europe/London");
+    assert.equal(await bob.sdk.getExtendedProfileProperty(alice.id, "m.tz"), "Europe/London");
+    assert.equal((await bob.sdk.getExtendedProfile(alice.id))["m.tz"], "Europe/London");
+    await alice.sdk.deleteExtendedProfileProperty("m.tz");
+    await assert.rejects(bob.sdk.getExtendedProfileProperty(alice.id, "m.tz"));
     await bob.agreesOn(room);
 
     await bob.sdk.setIgnoredUsers([alice.id]);
