@@ -400,11 +400,17 @@ impl Handshakes {
         let (of_state, all) = without_doubles(told.state, told.auth_chain);
         let mut state = Vec::with_capacity(of_state);
         let mut auth_chain = Vec::new();
+        // Of these the auth chain may have another copy, which is as it should be.
+        let mut bad_in_state = HashSet::new();
         for (index, checked) in self.checker.check(version, all).await?.into_iter().enumerate() {
             match checked {
                 Ok(pdu) if index < of_state => state.push(pdu),
+                Ok(pdu) if bad_in_state.remove(pdu.event_id()) => state.push(pdu),
                 Ok(pdu) => auth_chain.push(pdu),
-                Err(error) => tracing::debug!(room = %join.room_id(), %error, "left out of a room"),
+                Err(error) => {
+                    tracing::debug!(room = %join.room_id(), %error, "left out of a room");
+                    bad_in_state.extend(error.event_id.filter(|_| index < of_state));
+                }
             }
         }
         check_create(version, &join, &state)?;

@@ -19,6 +19,8 @@ enum Mode {
     CreateOfOther,
     NoSignatures,
     Omitted,
+    /// The state's copies of its events are not signed, those of the auth chain are.
+    GoodInChain,
     Nonsense,
     Broken,
     Refused,
@@ -40,17 +42,20 @@ fn template(room: &FakeRoom, mode: Mode, asked: &Asked) -> Vec<u8> {
 
 fn state(room: &FakeRoom, other: &FakeRoom, mode: Mode) -> Vec<u8> {
     let mut events: Vec<_> = room.events.iter().map(|event| event.json().clone()).collect();
+    let good = FakeRoom::answer(events.clone());
     match mode {
         Mode::NoCreate => drop(events.remove(0)),
         Mode::CreateOfOther => events[0] = other.events[0].json().clone(),
-        Mode::NoSignatures => events.iter_mut().for_each(|event| {
+        Mode::NoSignatures | Mode::GoodInChain => events.iter_mut().for_each(|event| {
             event.insert("signatures".to_owned(), Json::Object(Object::new()));
         }),
         _ => {}
     }
     let mut answer = FakeRoom::answer(events);
-    if mode == Mode::Omitted {
-        answer.insert("members_omitted".to_owned(), true.into());
+    match mode {
+        Mode::Omitted => drop(answer.insert("members_omitted".to_owned(), true.into())),
+        Mode::GoodInChain => answer.extend(good.into_iter().filter(|(key, _)| key == "auth_chain")),
+        _ => {}
     }
     bytes(answer)
 }
@@ -131,6 +136,20 @@ fn what_makes_no_sense_lets_nobody_in() {
         bob.join(&room).ok();
         assert_eq!(membership(&bob, &room, &bob), "join");
         bob.leave(&room).ok();
+    }
+}
+
+#[test]
+fn of_two_copies_of_an_event_the_good_one_counts() {
+    let far = Server::start_federated(&[]);
+    let mode = Arc::new(Mutex::new(Mode::GoodInChain));
+    let (_eve, room) = fake(&mode);
+    let bob = far.user("bob");
+    bob.join(&room).ok();
+    let state = bob.room(&room, "state").ok();
+    let types: Vec<_> = state.body.as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    for kind in ["m.room.create", "m.room.power_levels", "m.room.join_rules"] {
+        assert!(types.iter().any(|found| **found == kind), "{kind}: {types:?}");
     }
 }
 
