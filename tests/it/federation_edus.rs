@@ -59,11 +59,21 @@ fn typing_is_seen_of_users_who_are_in_the_room_and_of_the_server() {
     visitor.accepted(&[visitor.member("leave")]);
     let join = visitor.member("join");
     visitor.transact(&[join], &[typing(&visitor, &visitor.user, true)]).ok();
-    alice.sync_until(&since, |answer| {
-        let typing = ephemeral(answer, &visitor, "m.typing");
-        typing.iter().any(|content| content["user_ids"] == json!([visitor.user]))
-    });
+    let who_types = |since: &str, who: Value| {
+        let is_told = |answer: &Answer| {
+            let typing = ephemeral(answer, &visitor, "m.typing");
+            typing.iter().any(|content| content["user_ids"] == who)
+        };
+        alice.sync_until(since, is_told).next_batch()
+    };
+    let since = who_types(&since, json!([visitor.user]));
+    // And nobody does who has left.
+    visitor.accepted(&[visitor.member("leave")]);
+    let since = who_types(&since, json!([]));
     // A denied server's users don't type.
+    visitor.accepted(&[visitor.member("join")]);
+    visitor.transact(&[], &[typing(&visitor, &visitor.user, true)]).ok();
+    who_types(&since, json!([visitor.user]));
     let since = alice.sync(Ask::initial()).ok().next_batch();
     let list = json!({ "allow": ["*"], "deny": ["127.0.0.*"] });
     alice.set_state(&visitor.room, "m.room.server_acl", "", list).ok();

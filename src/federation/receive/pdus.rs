@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use parlour_actors::{RoomError, Verdict, budget::Part, per_key::PerKey};
-use parlour_event::{Pdu, RoomVersion};
+use parlour_event::{
+    Pdu, RoomVersion,
+    content::{MemberContent, Membership},
+};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -256,6 +259,9 @@ pub(super) fn settle(
         Err(_) => "failed",
     };
     parts.counters.pdu(outcome);
+    if matches!(result, Ok(Verdict::Accepted)) {
+        stop_typing(parts, pdu);
+    }
     let event = pdu.event_id().clone();
     match result {
         Ok(Verdict::Rejected) => reply.refuse(event, "The room's rules do not allow the event"),
@@ -264,6 +270,18 @@ pub(super) fn settle(
             tracing::debug!(%event, room = %pdu.room_id(), %error, "an event was not taken in");
             reply.refuse(event, explain(&error));
         }
+    }
+}
+
+/// Who leaves, or is made to, types no more, also where that server does not say so.
+fn stop_typing(parts: &ReceiveParts, pdu: &Pdu) {
+    if pdu.event_type() == "m.room.member"
+        && MemberContent::new(pdu.content()).membership() != Some(Membership::Join)
+        && let Some(user) = pdu.state_key()
+        // Of an index that cannot be read others tell loudly enough.
+        && let Ok(Some(room)) = parts.view.room(pdu.room_id())
+    {
+        parts.typing.set(room.num, user, None);
     }
 }
 
