@@ -20,7 +20,7 @@ use ruma::{
     },
     room::{JoinRuleSummary, RoomSummary},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Fields, RoomView, View, ViewError};
 
@@ -50,10 +50,15 @@ impl Contents {
 
     /// The topic, if it is there as plain text.
     fn topic(&self) -> Option<String> {
-        let content: RoomTopicEventContent = self.read(StateEventType::RoomTopic)?;
-        match content.topic_block.text.is_empty() {
-            true => Some(content.topic),
-            false => content.topic_block.text.find_plain().map(str::to_owned),
+        #[derive(Deserialize)]
+        struct Plain {
+            topic: String,
+        }
+        let content: Option<RoomTopicEventContent> = self.read(StateEventType::RoomTopic);
+        match content.map(|content| content.topic_block.text).filter(|text| !text.is_empty()) {
+            Some(text) => text.find_plain().map(str::to_owned),
+            // Where there is no block, or one that makes no sense.
+            None => self.read(StateEventType::RoomTopic).map(|Plain { topic }| topic),
         }
     }
 

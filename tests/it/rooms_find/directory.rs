@@ -59,8 +59,11 @@ fn a_published_room_is_listed_as_it_is_now() {
     check(&server.http.get(LIST).ok());
     server.restart();
     check(&server.http.get(LIST).ok());
-    // A room that everybody has left is of no use to anybody.
     let [alice, bob] = [&alice, &bob].map(|user| server.again(user));
+    let odd = json!({ "topic": "T", "m.topic": "which is no block of text" });
+    alice.set_state(&room, "m.room.topic", "", odd).ok();
+    assert_eq!(of(&server.http.get(LIST).ok(), &room).unwrap()["topic"], "T");
+    // A room that everybody has left is of no use to anybody.
     alice.leave(&room).ok();
     bob.leave(&room).ok();
     assert_eq!(listed(&server.http), [secret]);
