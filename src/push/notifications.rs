@@ -15,17 +15,17 @@ use std::{
 use parlour_event::{RoomNum, StreamPos, content::Membership};
 use parlour_storage::{
     Direction,
-    schema::{StoredEvent, TimelineEntry},
+    schema::{MembershipEntry, StoredEvent, TimelineEntry},
 };
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedUserId, UInt,
+    MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedRoomId, OwnedUserId, UInt,
     api::client::push::get_notifications::v3::Notification, push::Action,
 };
 
 use super::{
     UnreadCounts,
     counts::{Place, Reading, joined_since},
-    rules::Judge,
+    rules::{Judge, of_invite},
 };
 use crate::view::{EventFormat, Fields, Ignored, Reader, RoomView, View, ViewError};
 
@@ -71,6 +71,8 @@ struct Walk<'a> {
     /// its newest event can be.
     ahead: BinaryHeap<(StreamPos, RoomNum)>,
     open: HashMap<RoomNum, OpenRoom>,
+    /// Rooms to which the user is invited; of those nothing but that is ahead.
+    invites: HashMap<RoomNum, MembershipEntry>,
     budget: usize,
 }
 
@@ -89,6 +91,8 @@ struct OpenRoom {
 struct Found {
     event: StoredEvent,
     actions: Vec<Action>,
+    /// The room, if the event is an invite to it.
+    invited_to: Option<OwnedRoomId>,
 }
 
 impl UnreadCounts {
@@ -111,6 +115,7 @@ impl UnreadCounts {
             ignored: view.ignored_by(&ask.user)?,
             ahead: BinaryHeap::new(),
             open: HashMap::new(),
+            invites: HashMap::new(),
             budget: MAX_LOOKED_AT,
         };
         walk.start()?;
@@ -137,10 +142,16 @@ impl Walk<'_> {
     fn start(&mut self) -> Result<(), ViewError> {
         let until = self.ask.until.min(self.now);
         for (num, entry) in self.view.store.memberships(self.ask.user.as_str())? {
-            if entry.membership == Membership::Join.as_str()
-                && let Some(head) = self.view.store.room_head(num)?
-            {
-                self.ahead.push((head.pos.min(until), num));
+            match Membership::parse(&entry.membership) {
+                Some(Membership::Join) => {
+                    let head = self.view.store.room_head(num)?;
+                    self.ahead.extend(head.map(|head| (head.pos.min(until), num)));
+                }
+                Some(Membership::Invite) if entry.pos <= until => {
+                    self.ahead.push((entry.pos, num));
+                    self.invites.insert(num, entry);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -149,6 +160,10 @@ impl Walk<'_> {
     /// The newest event that is ahead, whether the user was notified of it or not.
     fn next(&mut self) -> Result<Option<(StreamPos, RoomNum, Option<Found>)>, ViewError> {
         while let Some((bound, num)) = self.ahead.pop() {
+            if let Some(entry) = self.invites.remove(&num) {
+                self.budget = self.budget.saturating_sub(1);
+                return Ok(Some((bound, num, self.look_at_invite(num, &entry)?)));
+            }
             let Some(mut open) = self.opened(num)? else { continue };
             if open.events.is_empty() {
                 self.read_on(&mut open, bound)?;
@@ -218,12 +233,33 @@ impl Walk<'_> {
             return Ok(None);
         }
         let actions = judge.actions(&event, entry)?;
-        let wanted = actions.iter().any(Action::should_notify)
-            && (!self.ask.only_highlights || actions.iter().any(Action::is_highlight));
-        if !wanted || !reader.judge(&event)?.visible {
+        if !self.wants(actions) || !reader.judge(&event)?.visible {
             return Ok(None);
         }
-        Ok(Some(Found { actions: actions.to_vec(), event }))
+        Ok(Some(Found { actions: actions.to_vec(), event, invited_to: None }))
+    }
+
+    fn look_at_invite(
+        &self,
+        num: RoomNum,
+        entry: &MembershipEntry,
+    ) -> Result<Option<Found>, ViewError> {
+        let (view, user) = (self.view, &self.ask.user);
+        let Some((room, event)) = view.invite(user, num, entry)? else { return Ok(None) };
+        let sender = Fields::of(&event)?.sender.into_owned();
+        if self.ignored.contains(&sender) || !view.takes_invites_of(user, &sender)? {
+            return Ok(None);
+        }
+        let (_, rules) = self.reading.rules_of_user()?;
+        let actions = of_invite(rules, room.clone(), user, &event)?;
+        let found = Found { actions: actions.to_vec(), event, invited_to: Some(room) };
+        Ok(Some(found).filter(|found| self.wants(&found.actions)))
+    }
+
+    /// Whether events of which this becomes belong to the list.
+    fn wants(&self, actions: &[Action]) -> bool {
+        actions.iter().any(Action::should_notify)
+            && (!self.ask.only_highlights || actions.iter().any(Action::is_highlight))
     }
 
     fn render(
@@ -233,6 +269,12 @@ impl Walk<'_> {
         found: Found,
     ) -> Result<Notification, ViewError> {
         let Self { view, now, reading, ignored, .. } = self;
+        let ts = UInt::new_saturating(Fields::of(&found.event)?.origin_server_ts);
+        let ts = MilliSecondsSinceUnixEpoch(ts);
+        if let Some(room_id) = found.invited_to {
+            let event = view.lone_event(&found.event)?;
+            return Ok(Notification::new(found.actions, event, false, room_id, ts));
+        }
         let open = self.open.get_mut(&num).expect("the event has just been taken from it");
         if open.unread.is_none() {
             let place = Place { room: &open.room, member: &open.member, now: *now };
@@ -241,8 +283,6 @@ impl Walk<'_> {
         let read = !open.unread.as_ref().is_some_and(|unread| unread.contains(&pos));
         let seen = open.reader.judge(&found.event)?;
         let event = open.reader.client_event(&found.event, seen, EventFormat::Sync)?;
-        let ts = UInt::new_saturating(Fields::of(&found.event)?.origin_server_ts);
-        let (room_id, ts) = (open.room.room_id.clone(), MilliSecondsSinceUnixEpoch(ts));
-        Ok(Notification::new(found.actions, event, read, room_id, ts))
+        Ok(Notification::new(found.actions, event, read, open.room.room_id.clone(), ts))
     }
 }

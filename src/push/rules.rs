@@ -7,7 +7,7 @@ use parlour_actors::users::Users;
 use parlour_event::{EventNum, RoomNum, state::StateRoot};
 use parlour_storage::schema::{StoredEvent, Subscription, TimelineEntry};
 use ruma::{
-    OwnedUserId, UInt, UserId,
+    OwnedRoomId, OwnedUserId, UInt, UserId,
     events::{
         AnySyncTimelineEvent,
         room::power_levels::{RoomPowerLevels, RoomPowerLevelsEventContent, RoomPowerLevelsSource},
@@ -102,13 +102,7 @@ impl<'a> Judge<'a> {
         entry: &TimelineEntry,
     ) -> Result<&'a [Action], ViewError> {
         self.set_state(entry)?;
-        let raw: Box<RawValue> = serde_json::from_slice(&event.json).map_err(|error| {
-            ViewError::Event { event_id: event.meta.event_id.clone(), what: error.to_string() }
-        })?;
-        let raw = Raw::<AnySyncTimelineEvent>::from_json(raw);
-        // No condition that is enabled here has to wait for anything.
-        let rule = self.rules.get_match(&raw, &self.context).now_or_never().flatten();
-        Ok(rule.map_or(&[], |rule| rule.actions()))
+        matching(self.rules, event, &self.context)
     }
 
     fn set_state(&mut self, entry: &TimelineEntry) -> Result<(), ViewError> {
@@ -134,6 +128,32 @@ impl Verdict {
             highlight: actions.iter().any(Action::is_highlight),
         }
     }
+}
+
+/// What becomes of an invite of a user. Of its room nothing else counts.
+pub(super) fn of_invite<'a>(
+    rules: &'a Ruleset,
+    room: OwnedRoomId,
+    user: &UserId,
+    invite: &StoredEvent,
+) -> Result<&'a [Action], ViewError> {
+    let (user, name) = (user.to_owned(), name_in(invite)?);
+    matching(rules, invite, &PushConditionRoomCtx::new(room, UInt::MIN, user, name))
+}
+
+/// The actions of the first rule that an event matches.
+fn matching<'a>(
+    rules: &'a Ruleset,
+    event: &StoredEvent,
+    context: &PushConditionRoomCtx,
+) -> Result<&'a [Action], ViewError> {
+    let raw: Box<RawValue> = serde_json::from_slice(&event.json).map_err(|error| {
+        ViewError::Event { event_id: event.meta.event_id.clone(), what: error.to_string() }
+    })?;
+    let raw = Raw::<AnySyncTimelineEvent>::from_json(raw);
+    // No condition that is enabled here has to wait for anything.
+    let rule = rules.get_match(&raw, context).now_or_never().flatten();
+    Ok(rule.map_or(&[], |rule| rule.actions()))
 }
 
 /// What a user is called in a room, by the user's member event; empty without a name.

@@ -339,7 +339,7 @@ impl View {
     /// # Errors
     ///
     /// If the event is not one.
-    pub(super) fn lone_event<T>(&self, event: &StoredEvent) -> Result<Raw<T>, ViewError> {
+    pub fn lone_event<T>(&self, event: &StoredEvent) -> Result<Raw<T>, ViewError> {
         let fields = Fields::of(event)?;
         let unsigned = Unsigned { age: Some(self.age(&fields)), ..Unsigned::default() };
         render(event, &fields, unsigned, "", EventFormat::Sync).map(Raw::from_json)

@@ -1,10 +1,14 @@
-//! From whom a user takes invites.
+//! Invites, and from whom a user takes them.
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#invite-permission>, and the
 //! finer form of MSC4155 that clients use already. Both hold together: the stricter one decides.
 
+use parlour_event::{EventNum, RoomNum, state::StateRoot};
+use parlour_storage::schema::{
+    EventFlags, EventMeta, MembershipEntry, OutOfBandEntry, StoredEvent,
+};
 use ruma::{
-    UserId,
+    OwnedRoomId, UserId,
     events::invite_permission_config::{
         InvitePermissionAction, InvitePermissionConfigEventContent,
     },
@@ -92,6 +96,36 @@ impl View {
         })
     }
 
+    /// Whether a user wants to be told of invites of this one.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn takes_invites_of(&self, user: &UserId, sender: &str) -> Result<bool, ViewError> {
+        let Ok(sender) = <&UserId>::try_from(sender) else { return Ok(false) };
+        Ok(self.invite_permission(user)?.action(sender) == InviteAction::Allow)
+    }
+
+    /// The event by which a user is invited to a room, and the room's id. `entry` is the user's
+    /// relation to the room; this server may be in it or not.
+    ///
+    /// # Errors
+    ///
+    /// If storage cannot be read.
+    pub fn invite(
+        &self,
+        user: &UserId,
+        num: RoomNum,
+        entry: &MembershipEntry,
+    ) -> Result<Option<(OwnedRoomId, StoredEvent)>, ViewError> {
+        if let Some(told) = self.store.out_of_band(num, user.as_str())? {
+            let room_id = OwnedRoomId::try_from(told.room_id.as_str()).ok();
+            return Ok(room_id.map(|room_id| (room_id, told_member(num, entry, &told))));
+        }
+        let Some(room) = self.room_by_num(num)? else { return Ok(None) };
+        Ok(self.store.event(entry.event)?.map(|event| (room.room_id, event)))
+    }
+
     fn setting<T: DeserializeOwned + Default>(
         &self,
         user: &UserId,
@@ -99,6 +133,30 @@ impl View {
     ) -> Result<T, ViewError> {
         let data = self.global_account_data(user, data_type)?;
         Ok(data.and_then(|data| serde_json::from_slice(&data).ok()).unwrap_or_default())
+    }
+}
+
+/// A user's member event in a room that this server is not in, as if it were a stored one.
+pub(super) fn told_member(
+    num: RoomNum,
+    entry: &MembershipEntry,
+    told: &OutOfBandEntry,
+) -> StoredEvent {
+    StoredEvent {
+        num: EventNum::default(),
+        meta: EventMeta {
+            event_id: told.event_id.clone(),
+            room: num,
+            pos: entry.pos,
+            depth: 0,
+            state_before: StateRoot::EMPTY,
+            state_key: None,
+            auth_events: Vec::new(),
+            flags: EventFlags { outlier: true, ..EventFlags::default() },
+            redacted_because: None,
+            transaction: None,
+        },
+        json: told.member.clone().into(),
     }
 }
 

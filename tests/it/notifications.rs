@@ -67,6 +67,34 @@ fn notifications_of_all_rooms_are_listed_newest_first() {
 }
 
 #[test]
+fn invites_are_listed_until_they_are_answered() {
+    let (near, far) = (Server::start_federated(&[]), Server::start_federated(&[]));
+    let [alice, carol] = ["alice", "carol"].map(|name| near.user(name));
+    let bob = far.user("bob");
+    let room = alice.create_room(json!({ "preset": "private_chat" })).room_id();
+    for whom in [&bob, &carol] {
+        alice.invite(&room, whom).ok();
+        let page = list(whom, "");
+        let all = page["notifications"].as_array().unwrap();
+        assert_eq!((all.len(), &all[0]["room_id"]), (1, &json!(room)), "{page}");
+        assert_eq!(all[0]["event"]["content"]["membership"], "invite");
+        assert_eq!(all[0]["event"]["state_key"], json!(whom.id));
+        assert_eq!(all[0]["read"], false);
+        let actions = json!(["notify", { "set_tweak": "sound", "value": "default" }]);
+        assert_eq!(all[0]["actions"], actions);
+        assert_eq!(ids(&list(whom, "only=highlight")), Vec::<&str>::new());
+        let ignored =
+            path("/_matrix/client/v3/user/{}/account_data/m.ignored_user_list", &[&whom.id]);
+        whom.http.put(&ignored, &json!({ "ignored_users": { (&*alice.id): {} } })).ok();
+        assert_eq!(ids(&list(whom, "")), Vec::<&str>::new(), "of one who is ignored");
+        whom.http.put(&ignored, &json!({ "ignored_users": {} })).ok();
+        assert_eq!(ids(&list(whom, "")).len(), 1);
+        whom.leave(&room).ok();
+        assert_eq!(ids(&list(whom, "")), Vec::<&str>::new());
+    }
+}
+
+#[test]
 fn the_list_says_what_has_been_read() {
     let server = Server::start();
     let [alice, bob] = ["alice", "bob"].map(|name| server.user(name));

@@ -1,14 +1,13 @@
 //! Rooms that the user is invited to, or knocks at.
 
 use ruma::{
-    UserId,
     api::client::sync::sync_events::v3::{InvitedRoom, KnockedRoom},
     events::AnyStrippedStateEvent,
     serde::Raw,
 };
 
 use super::{Round, rooms::Relation};
-use crate::view::{Fields, InviteAction, ViewError};
+use crate::view::{Fields, ViewError};
 
 impl Round<'_> {
     /// The section of a room with an invite; `None` if the client has it, or is not to have it.
@@ -17,18 +16,14 @@ impl Round<'_> {
             return Ok(None);
         }
         let sender = Fields::of(&relation.member)?.sender.into_owned();
-        if self.ignored.contains(&sender) || !self.takes_invites_of(&sender)? {
+        if self.ignored.contains(&sender)
+            || !self.view().takes_invites_of(&self.ask.user, &sender)?
+        {
             return Ok(None);
         }
         let mut room = InvitedRoom::new();
         room.invite_state.events = self.stripped_state(relation, Some(&sender))?;
         Ok(Some(room))
-    }
-
-    pub(super) fn takes_invites_of(&self, sender: &str) -> Result<bool, ViewError> {
-        let Ok(sender) = <&UserId>::try_from(sender) else { return Ok(false) };
-        let permission = self.view().invite_permission(&self.ask.user)?;
-        Ok(permission.action(sender) == InviteAction::Allow)
     }
 
     /// The section of a room at which the user knocks; `None` if the client has it.

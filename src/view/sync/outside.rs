@@ -1,10 +1,8 @@
 //! Rooms that this server is not in, to which the user is invited or at which the user knocks. They
 //! have no timeline here: the user's membership says by itself since when it holds.
 
-use parlour_event::{EventNum, RoomNum, StreamPos, content::Membership, state::StateRoot};
-use parlour_storage::schema::{
-    EventFlags, EventMeta, MembershipEntry, OutOfBandEntry, StoredEvent,
-};
+use parlour_event::{RoomNum, StreamPos, content::Membership};
+use parlour_storage::schema::{MembershipEntry, OutOfBandEntry, StoredEvent};
 use ruma::{
     OwnedRoomId,
     api::client::sync::sync_events::v3::{
@@ -16,7 +14,7 @@ use ruma::{
 use serde_json::value::RawValue;
 
 use super::Round;
-use crate::view::{Fields, SyncToken, ViewError};
+use crate::view::{Fields, SyncToken, ViewError, invites::told_member};
 
 impl Round<'_> {
     /// Adds the section of such a room, if there is something new; `false` if the room isn't one.
@@ -34,7 +32,7 @@ impl Round<'_> {
             return Ok(true);
         }
         let is_wanted = is_news || self.wants_all();
-        let member = member_event(num, entry, &told);
+        let member = told_member(num, entry, &told);
         match Membership::parse(&entry.membership) {
             Some(Membership::Invite) if is_wanted => {
                 if self.is_welcome(&member)? {
@@ -61,7 +59,8 @@ impl Round<'_> {
 
     fn is_welcome(&self, invite: &StoredEvent) -> Result<bool, ViewError> {
         let sender = Fields::of(invite)?.sender.into_owned();
-        Ok(!self.ignored.contains(&sender) && self.takes_invites_of(&sender)?)
+        Ok(!self.ignored.contains(&sender)
+            && self.view().takes_invites_of(&self.ask.user, &sender)?)
     }
 
     /// What the other server told of the room, with the user's own member event.
@@ -88,25 +87,5 @@ impl Round<'_> {
             room.timeline.prev_batch = Some(SyncToken::at(before).to_string());
         }
         Ok(room)
-    }
-}
-
-/// The user's member event as if it were a stored one.
-fn member_event(num: RoomNum, entry: &MembershipEntry, told: &OutOfBandEntry) -> StoredEvent {
-    StoredEvent {
-        num: EventNum::default(),
-        meta: EventMeta {
-            event_id: told.event_id.clone(),
-            room: num,
-            pos: entry.pos,
-            depth: 0,
-            state_before: StateRoot::EMPTY,
-            state_key: None,
-            auth_events: Vec::new(),
-            flags: EventFlags { outlier: true, ..EventFlags::default() },
-            redacted_because: None,
-            transaction: None,
-        },
-        json: told.member.clone().into(),
     }
 }
