@@ -23,6 +23,9 @@ const FLUSH_EVERY_MS: u64 = 500;
 /// How long a database may take to close before it is left to itself.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
+/// The file that has the data, and that a database locks while it is open.
+const FILE: &str = "db";
+
 /// sled counts its pages as they are on disk. In memory they take about so much more.
 const IN_MEMORY: u64 = 2;
 
@@ -173,7 +176,7 @@ impl Index for SledIndex {
 
     fn disk_bytes(&self) -> u64 {
         let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
-        size(&self.dir.join("db"))
+        size(&self.dir.join(FILE))
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -190,12 +193,16 @@ impl Drop for SledIndex {
     fn drop(&mut self) {
         let Some(db) = self.db.take() else { return };
         let (done, wait) = mpsc::channel();
+        let lock = self.dir.join(FILE);
         let closer = thread::Builder::new().name("index-closer".to_owned()).spawn(move || {
             let closed = guarded(|| {
                 db.flush()?;
                 Ok(())
             });
             drop(db);
+            // A thread of sled's may still hold it for a moment, and whoever opened it now would be
+            // refused. It is free when its lock is.
+            drop(fs::File::open(lock).and_then(|file| file.lock()));
             // Nobody may wait any more.
             drop(done.send(closed));
         });
