@@ -39,7 +39,7 @@ pub use self::{
     },
     direct::{Direct, DirectError},
     dispatch::HttpShared,
-    own::{Answering, AnyCaller, Json},
+    own::{Answering, AnyCaller, Json, Lenient},
     peer::Peer,
     router::{RouteError, Router},
     routes::{Answer, Endpoint, RouteOptions, Routes},

@@ -7,21 +7,14 @@ use std::{sync::Arc, time::Duration};
 use parlour_actors::{presence::Presence, typing::Typing};
 use ruma::{
     OwnedRoomId, OwnedUserId,
-    api::{
-        IncomingRequest, Metadata,
-        client::typing::create_typing_event::v3::{Request, Response},
-        error::DeserializationError,
-    },
+    api::client::typing::create_typing_event::v3::{Request, Response},
 };
-use serde::{
-    Deserialize,
-    de::value::{Error as ValueError, SeqDeserializer},
-};
+use serde::Deserialize;
 
 use super::local;
 use crate::{
     error::ApiError,
-    http::{Api, Routes, Ruma},
+    http::{Api, Lenient, Routes, Ruma},
     view::View,
 };
 
@@ -45,14 +38,7 @@ pub fn routes(context: Arc<TypingContext>) -> Routes {
     Routes::new(Api::Client, context).route(set_typing).finish()
 }
 
-/// [`Request`], whose own body must have a `timeout`.
-#[derive(Debug)]
-struct SetTyping {
-    room_id: OwnedRoomId,
-    user_id: OwnedUserId,
-    state: State,
-}
-
+/// The body. ruma's own must have a `timeout`.
 #[derive(Debug, Deserialize)]
 struct State {
     typing: bool,
@@ -61,41 +47,19 @@ struct State {
     timeout: Option<u64>,
 }
 
-impl Metadata for SetTyping {
-    type Authentication = <Request as Metadata>::Authentication;
-    type PathBuilder = <Request as Metadata>::PathBuilder;
-
-    const METHOD: http::Method = Request::METHOD;
-    const RATE_LIMITED: bool = Request::RATE_LIMITED;
-    const PATH_BUILDER: Self::PathBuilder = Request::PATH_BUILDER;
-}
-
-impl IncomingRequest for SetTyping {
-    type EndpointError = <Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = Response;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        let args = SeqDeserializer::<_, ValueError>::new(path_args.iter().copied());
-        let (room_id, user_id) = Deserialize::deserialize(args)?;
-        Ok(Self { room_id, user_id, state: serde_json::from_slice(request.body())? })
-    }
-}
-
 /// `PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}`
 async fn set_typing(
     context: Arc<TypingContext>,
-    req: Ruma<SetTyping>,
+    req: Ruma<Lenient<Request, (OwnedRoomId, OwnedUserId), State>>,
 ) -> Result<Response, ApiError> {
+    let ((room_id, user_id), State { typing, timeout }) = (&req.path, &req.body);
     let user = &req.caller.user_id;
-    if req.user_id != *user {
+    if user_id != user {
         return Err(ApiError::forbidden("You cannot type for somebody else"));
     }
-    let room = local::joined_room(&context.view, &req.room_id, user)?;
-    let timeout = req.state.timeout.map_or(USUAL_TIMEOUT, Duration::from_millis);
-    let timeout = req.state.typing.then_some(timeout);
+    let room = local::joined_room(&context.view, room_id, user)?;
+    let timeout = timeout.map_or(USUAL_TIMEOUT, Duration::from_millis);
+    let timeout = typing.then_some(timeout);
     context.presence.acted(user.as_str());
     context.typing.set(room.num, user.as_str(), timeout);
     Ok(Response::new())

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use http::Method;
 use parlour_actors::out_of_band::OutOfBand;
 use parlour_event::{
     Pdu, RoomVersion,
@@ -15,19 +14,12 @@ use parlour_event::{
 use parlour_storage::schema::OutOfBandEntry;
 use ruma::{
     EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
-    api::{
-        IncomingRequest, Metadata,
-        error::DeserializationError,
-        federation::membership::{
-            RawStrippedState,
-            create_invite::{v1, v2},
-        },
+    api::federation::membership::{
+        RawStrippedState,
+        create_invite::{v1, v2},
     },
 };
-use serde::{
-    Deserialize, Serialize,
-    de::value::{Error as ValueError, SeqDeserializer},
-};
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
@@ -39,7 +31,7 @@ use super::{
 use crate::{
     client::membership::Members,
     error::ApiError,
-    http::{Api, Routes, Ruma},
+    http::{Api, Lenient, Routes, Ruma},
 };
 
 /// What these endpoints need to know.
@@ -67,42 +59,13 @@ struct Invite<'a> {
     told: Vec<RawStrippedState>,
 }
 
-/// [`v2::Request`]. ruma's own insists on what may be left out.
-#[derive(Debug)]
-struct InviteV2 {
-    room_id: OwnedRoomId,
-    event_id: OwnedEventId,
-    body: Body,
-}
-
+/// The body of [`v2::Request`]. ruma's own insists on what may be left out.
 #[derive(Debug, Deserialize)]
 struct Body {
     room_version: RoomVersionId,
     event: Box<RawValue>,
     #[serde(default)]
     invite_room_state: Vec<RawStrippedState>,
-}
-
-impl Metadata for InviteV2 {
-    const METHOD: Method = v2::Request::METHOD;
-    const RATE_LIMITED: bool = v2::Request::RATE_LIMITED;
-    type Authentication = <v2::Request as Metadata>::Authentication;
-    type PathBuilder = <v2::Request as Metadata>::PathBuilder;
-    const PATH_BUILDER: Self::PathBuilder = v2::Request::PATH_BUILDER;
-}
-
-impl IncomingRequest for InviteV2 {
-    type EndpointError = <v2::Request as IncomingRequest>::EndpointError;
-    type OutgoingResponse = v2::Response;
-
-    fn try_from_http_request_inner(
-        request: http::Request<&[u8]>,
-        path_args: &[&str],
-    ) -> Result<Self, DeserializationError> {
-        let args = SeqDeserializer::<_, ValueError>::new(path_args.iter().copied());
-        let (room_id, event_id) = Deserialize::deserialize(args)?;
-        Ok(Self { room_id, event_id, body: serde_json::from_slice(request.body())? })
-    }
 }
 
 /// The endpoints of this file.
@@ -114,9 +77,9 @@ pub fn routes(context: Arc<InviteContext>) -> Routes {
 /// `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`
 async fn invite_v2(
     context: Arc<InviteContext>,
-    req: Ruma<InviteV2>,
+    req: Ruma<Lenient<v2::Request, (OwnedRoomId, OwnedEventId), Body>>,
 ) -> Result<v2::Response, ApiError> {
-    let InviteV2 { room_id, event_id, body } = req.request;
+    let Lenient { path: (room_id, event_id), body, .. } = req.request;
     let invite = Invite {
         origin: &req.caller,
         room_id: &room_id,

@@ -1,5 +1,5 @@
-//! Requests of ruma's with answers of our own, for where ruma's answer is not quite what the
-//! specification wants.
+//! Requests of ruma's of which a part is our own, for where ruma's is not quite what the
+//! specification wants: the answer, who may ask, the body.
 
 use std::{fmt, marker::PhantomData, ops::Deref};
 
@@ -9,7 +9,13 @@ use ruma::api::{
     auth_scheme::AccessTokenOptional,
     error::{DeserializationError, IntoHttpError},
 };
-use serde::Serialize;
+use serde::{
+    Serialize,
+    de::{
+        DeserializeOwned,
+        value::{Error as ValueError, SeqDeserializer},
+    },
+};
 
 /// ruma's request `R`, answered with an `A`. Derefs to the request.
 pub struct Answering<R, A> {
@@ -83,6 +89,42 @@ impl<R: IncomingRequest> IncomingRequest for AnyCaller<R> {
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
         R::try_from_http_request_inner(request, path_args).map(Self)
+    }
+}
+
+/// ruma's request `R` with a body that is read as `B`, for where ruma's insists on what may be left
+/// out. `P` is what its path is about.
+#[derive(Debug)]
+pub struct Lenient<R, P, B> {
+    /// What the path is about.
+    pub path: P,
+    /// The body.
+    pub body: B,
+    request: PhantomData<fn() -> R>,
+}
+
+impl<R: Metadata, P, B> Metadata for Lenient<R, P, B> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: IncomingRequest, P: DeserializeOwned, B: DeserializeOwned> IncomingRequest
+    for Lenient<R, P, B>
+{
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let path =
+            P::deserialize(SeqDeserializer::<_, ValueError>::new(path_args.iter().copied()))?;
+        let body = serde_json::from_slice(request.body())?;
+        Ok(Self { path, body, request: PhantomData })
     }
 }
 
