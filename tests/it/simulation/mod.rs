@@ -48,20 +48,21 @@ const VERSIONS: [&str; 5] = ["2", "6", "10", "11", "12"];
 /// Who may come in; old versions know the first two only.
 const RULES: [&str; 5] = ["public", "invite", "restricted", "knock", "knock_restricted"];
 
-/// What somebody has done with success at the end of many seeds, as the trace has it.
-const MUST_HAPPEN: [&str; 12] = [
-    " POST join/",
-    " POST knock/",
-    "/kick:",
-    "/ban:",
-    "/unban:",
-    "/invite:",
-    "/leave:",
-    "/state/m.room.power_levels/:",
-    "/state/m.room.join_rules/:",
-    "/redact/",
-    "/receipt/",
-    "/typing/",
+/// What must have worked somewhere after so many seeds, as the trace has it. Who may knock is seldom
+/// out and tries it.
+const MUST_HAPPEN: [(&str, u64); 12] = [
+    (" POST join/", SEEDS),
+    (" POST knock/", 200),
+    ("/kick:", SEEDS),
+    ("/ban:", SEEDS),
+    ("/unban:", SEEDS),
+    ("/invite:", SEEDS),
+    ("/leave:", SEEDS),
+    ("/state/m.room.power_levels/:", SEEDS),
+    ("/state/m.room.join_rules/:", SEEDS),
+    ("/redact/", SEEDS),
+    ("/receipt/", SEEDS),
+    ("/typing/", SEEDS),
 ];
 
 /// The simulation's time, seen by a server whose clock is not quite right.
@@ -293,7 +294,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn whole_servers_agree_in_the_end_whatever_happens() {
     let (first, seeds) = (number("FIRST_SEED", 1), number("SEEDS", SEEDS));
     let shows = env::var_os("SEEDS").is_some();
-    let mut untried: BTreeSet<_> = MUST_HAPPEN.into_iter().collect();
+    let mut untried: Vec<_> = MUST_HAPPEN.into_iter().filter(|(_, by)| *by <= seeds).collect();
     for seed in first..first + seeds {
         let trace = Trace::default();
         if catch_unwind(AssertUnwindSafe(|| play(seed, trace.clone()))).is_err() {
@@ -308,13 +309,13 @@ fn whole_servers_agree_in_the_end_whatever_happens() {
         }
         let trace = trace.lock().unwrap();
         let happened = |what: &str| trace.iter().any(|l| l.contains(what) && l.contains(": 200 "));
-        untried.retain(|what| !happened(what));
+        untried.retain(|(what, _)| !happened(what));
         let done = seed + 1 - first;
         if shows && (done % 10 == 0 || done == seeds) {
             writeln!(std::io::stderr(), "{done} of {seeds} seeds with whole servers").unwrap();
         }
     }
-    assert!(seeds < SEEDS || untried.is_empty(), "nobody could {untried:?}");
+    assert!(untried.is_empty(), "in no seed could anybody {untried:?}");
 }
 
 #[test]
